@@ -1,0 +1,72 @@
+"""Reading and writing the file of a morphable model: safetensors, with its texts as metadata."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facemodels.errors import InputError
+
+FORMAT = "facemodels.MorphableModel/1"
+"""Marks the files that we write; the number goes up when their content changes."""
+
+
+def write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
+    """Write tensors and texts next to the target first, then put the finished file in its place.
+
+    Args:
+        path: File to write.
+        tensors: Arrays by name.
+        texts: Texts by name.
+
+    Raises:
+        InputError: The folder does not exist or cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"MorphableModel.save: cannot write in {path.parent}: {error.strerror}") from error
+    try:
+        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(content, temporary, metadata={"format": FORMAT, **texts})
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `write` wrote.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The tensors and the texts, by name.
+
+    Raises:
+        InputError: There is no such file, it is no safetensors file, or it holds something else.
+    """
+    if not path.is_file():
+        raise InputError(f"MorphableModel.load: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as content:
+            texts = dict(content.metadata() or {})
+            tensors = {name: content.get_tensor(name) for name in content.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"MorphableModel.load: {path} is neither a safetensors file nor an npz file that we know, or it is damaged"
+        ) from error
+    if texts.pop("format", None) != FORMAT:
+        raise InputError(f"MorphableModel.load: {path} is a safetensors file, but holds no morphable model")
+    return tensors, texts
+
+
+def is_npz(path: Path) -> bool:
+    """Whether the file is a zip archive, as npz files are; False when there is no such file."""
+    return zipfile.is_zipfile(path)
