@@ -1,0 +1,222 @@
+"""Operators that are linear in each of their tensors, with analytic derivatives of every order.
+
+Let `f(x_1, ..., x_M)` be linear in each argument and write `<a, b>` for the real inner product. Its backward
+pass `b_i(g, x)` is defined by `<b_i(g, x), v> = <g, f(x with x_i replaced by v)>` and does not depend on `x_i`. It is
+linear in `g` and in every other `x_j`, so its own backward pass, with cotangents `v_i`, needs nothing new:
+
+    d/dg   = sum over i        of f(x with x_i := v_i)
+    d/dx_j = sum over i != j   of b_j(g, x with x_i := v_i)
+
+Two functions, `forward` and `backward`, are thus closed under differentiation, and this file turns such a pair
+into a differentiable operator. Both must accept leading batch dimensions that broadcast (vmap adds them), and
+must not return one of their arguments or a view of it.
+
+Which of torch's mechanisms carries the derivative depends on who asks:
+
+    forward mode      the formula itself, in ATen operations: torch's product rule is exact at every order
+    torch.func        an autograd.Function with setup_context and vmap (in a compiled graph: the formula)
+    everything else   a dispatcher operator: eager, autograd, torch.compile, torch.export, meta and fake tensors
+
+No single mechanism of torch 2.13 serves all three: a dispatcher operator alone returns zero tangents in forward
+mode without an error, and an autograd.Function with a `jvp` method is rejected or dropped by torch.compile.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multilinear.autograd._transforms import forward_mode_active, functorch_active
+
+_LIBRARY = torch.library.Library("multilinear", "DEF")
+
+Forward = Callable[..., Tensor]
+Backward = Callable[[Tensor, Sequence[Tensor], Sequence[bool]], "list[Tensor | None]"]
+
+
+class MultilinearOperator:
+    """A multilinear function of a fixed number of tensors, registered with torch as `multilinear::{name}`.
+
+    Args:
+        name: Name in torch's operator library.
+        arguments: Names of the tensors, two or more.
+        forward: `forward(*tensors)`, in ATen operations.
+        backward: `backward(gradient, tensors, needed)`: for every tensor its gradient, or None where `needed` is False.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], forward: Forward, backward: Backward):
+        self.name = name
+        self.formula = forward
+        self.backward_formula = backward
+        self._register(name, arguments)
+        self._operator = getattr(torch.ops.multilinear, name).default
+        self._backward_operator = getattr(torch.ops.multilinear, f"{name}_backward").default
+        self._function, self._backward_function = _make_functions(self)
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """`forward(*tensors)`, differentiable."""
+        if forward_mode_active():
+            return self.formula(*tensors)
+        if functorch_active():
+            return self.formula(*tensors) if torch.compiler.is_compiling() else self._function.apply(*tensors)
+        return self._operator(*tensors)
+
+    def backward(self, gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
+        """`backward(gradient, tensors, needed)`, differentiable."""
+        needed = [bool(need) for need in needed]
+        if forward_mode_active():
+            return self.backward_formula(gradient, tensors, needed)
+        if functorch_active():
+            if torch.compiler.is_compiling():
+                return self.backward_formula(gradient, tensors, needed)
+            results = self._backward_function.apply(needed, gradient, *tensors)
+        else:
+            results = self._backward_operator(gradient, *tensors, needed)
+        return [result if need else None for result, need in zip(results, needed, strict=True)]
+
+    def _register(self, name: str, arguments: Sequence[str]) -> None:
+        tensors = ", ".join(f"Tensor {argument}" for argument in arguments)
+        gradients = ", ".join(["Tensor"] * len(arguments))
+        _LIBRARY.define(f"{name}({tensors}) -> Tensor")
+        _LIBRARY.define(f"{name}_backward(Tensor gradient, {tensors}, bool[] needed) -> ({gradients})")
+
+        def run_backward(gradient: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+            *tensors, needed = arguments
+            return _fill(self.backward_formula(gradient, tensors, needed), gradient)
+
+        for suffix, kernel in (("", self.formula), ("_backward", run_backward)):
+            _LIBRARY.impl(f"{name}{suffix}", kernel, "CompositeExplicitAutograd")
+            torch.library.register_fake(f"multilinear::{name}{suffix}", kernel, lib=_LIBRARY)
+
+        def save(ctx: Any, inputs: Sequence[Tensor], output: Tensor) -> None:
+            ctx.save_for_backward(*inputs)
+
+        def save_backward(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+            ctx.save_for_backward(*inputs[:-1])
+            ctx.needed = inputs[-1]
+            ctx.set_materialize_grads(False)
+
+        def differentiate(ctx: Any, gradient: Tensor) -> "tuple[Tensor | None, ...]":
+            return _reduced(self.backward(gradient, ctx.saved_tensors, ctx.needs_input_grad), ctx.saved_tensors)
+
+        def differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> "tuple[Tensor | None, ...]":
+            needs = ctx.needs_input_grad[:-1]
+            return *self._second_derivative(ctx.saved_tensors, cotangents, ctx.needed, needs), None
+
+        torch.library.register_autograd(f"multilinear::{name}", differentiate, setup_context=save, lib=_LIBRARY)
+        torch.library.register_autograd(
+            f"multilinear::{name}_backward", differentiate_backward, setup_context=save_backward, lib=_LIBRARY
+        )
+
+        def batched(info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> tuple[Tensor, int]:
+            return self._operator(*_lift(in_dims, tensors)), 0
+
+        def batched_backward(info: Any, in_dims: Sequence[int | None], gradient: Tensor, *arguments: Any) -> Any:
+            *tensors, needed = arguments
+            gradient = _lift_fully(info.batch_size, in_dims[0], gradient)
+            return self._backward_operator(gradient, *_lift(in_dims[1:], tensors), needed), _out_dims(needed)
+
+        torch.library.register_vmap(f"multilinear::{name}", batched, lib=_LIBRARY)
+        torch.library.register_vmap(f"multilinear::{name}_backward", batched_backward, lib=_LIBRARY)
+
+    def _second_derivative(
+        self,
+        saved: Sequence[Tensor],
+        cotangents: Sequence[Tensor | None],
+        computed: Sequence[bool],
+        needs: Sequence[bool],
+    ) -> "tuple[Tensor | None, ...]":
+        """Gradients of sum_i <cotangent_i, b_i(gradient, tensors)> with respect to the gradient and every tensor."""
+        gradient, *tensors = saved
+        total: list[Tensor | None] = [None] * len(saved)
+        for i, cotangent in enumerate(cotangents):
+            if cotangent is None or not computed[i]:
+                continue
+            replaced = [*tensors[:i], cotangent, *tensors[i + 1 :]]
+            parts: list[Tensor | None] = [self(*replaced) if needs[0] else None]
+            others = [need and j != i for j, need in enumerate(needs[1:])]
+            parts += self.backward(gradient, replaced, others) if any(others) else [None] * len(tensors)
+            total = [_sum(a, b) for a, b in zip(total, parts, strict=True)]
+        return _reduced(total, saved)
+
+
+def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
+    """The pair of autograd.Functions that carries reverse mode and vmap of torch.func."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*tensors: Tensor) -> Tensor:
+            return operator._operator(*tensors)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Any:
+            gradients = BackwardFunction.apply(list(ctx.needs_input_grad), gradient, *ctx.saved_tensors)
+            return _reduced(_mask(gradients, ctx.needs_input_grad), ctx.saved_tensors)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> tuple[Tensor, int]:
+            return Function.apply(*_lift(in_dims, tensors)), 0
+
+    class BackwardFunction(torch.autograd.Function):
+        @staticmethod
+        def forward(needed: list[bool], gradient: Tensor, *tensors: Tensor) -> Any:
+            return operator._backward_operator(gradient, *tensors, needed)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs[1:])
+            ctx.needed = inputs[0]
+            ctx.set_materialize_grads(False)
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+            needs = ctx.needs_input_grad[1:]
+            return None, *operator._second_derivative(ctx.saved_tensors, cotangents, ctx.needed, needs)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, needed: list[bool], gradient: Tensor, *tensors: Tensor) -> Any:
+            gradient = _lift_fully(info.batch_size, in_dims[1], gradient)
+            return BackwardFunction.apply(needed, gradient, *_lift(in_dims[2:], tensors)), _out_dims(needed)
+
+    Function.__name__ = operator.name
+    BackwardFunction.__name__ = f"{operator.name}_backward"
+    return Function, BackwardFunction
+
+
+def _lift(in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The batch dimension first; a tensor without one gets size 1, which broadcasts."""
+    return [x.unsqueeze(0) if d is None else x.movedim(d, 0) for d, x in zip(in_dims, tensors, strict=False)]
+
+
+def _lift_fully(size: int, in_dim: int | None, tensor: Tensor) -> Tensor:
+    return tensor.expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
+
+
+def _out_dims(needed: Sequence[bool]) -> tuple[int | None, ...]:
+    return tuple(0 if need else None for need in needed)
+
+
+def _fill(gradients: "Sequence[Tensor | None]", like: Tensor) -> tuple[Tensor, ...]:
+    """An operator has to return tensors: an empty one stands for a gradient that nobody asked for."""
+    return tuple(like.new_empty(0) if gradient is None else gradient for gradient in gradients)
+
+
+def _mask(gradients: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
+    return [gradient if need else None for gradient, need in zip(gradients, needed, strict=True)]
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+def _reduced(gradients: "Sequence[Tensor | None]", tensors: Sequence[Tensor]) -> "tuple[Tensor | None, ...]":
+    """Gradients summed over the batch dimensions in which their tensor was broadcast."""
+    return tuple(
+        gradient if gradient is None or gradient.shape == tensor.shape else gradient.sum_to_size(tensor.shape)
+        for gradient, tensor in zip(gradients, tensors, strict=True)
+    )

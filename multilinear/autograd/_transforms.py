@@ -1,0 +1,18 @@
+"""Which of torch's function transforms is active: the only file that reads private names of torch.
+
+An operator chooses its path by these two questions (`autograd/_operator.py`). Both names are private, so
+`tests/multilinear/test_transforms.py` asks them inside every transform and fails loudly when torch moves them.
+"""
+
+import torch
+from torch.autograd import forward_ad
+
+
+def forward_mode_active() -> bool:
+    """Whether dual numbers are in play: `torch.func.jvp`, `jacfwd`, `hessian`, `forward_ad.dual_level`."""
+    return forward_ad._current_level >= 0
+
+
+def functorch_active() -> bool:
+    """Whether a `torch.func` transform (`grad`, `vjp`, `jacrev`, `vmap`, ...) is running."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,52 @@
+"""Product of a tensor with a matrix along one mode, with its analytic gradients.
+
+    forward     y[l, j, r] = sum over i of matrix[j, i] x[l, i, r]
+    backward    dx = matrixᵀ g,   dmatrix[j, i] = sum over l, r of g[l, j, r] x[l, i, r]
+
+The modes before the multiplied one are merged into `l`, those after it into `r`: views for a contiguous tensor.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from multilinear.autograd._operator import MultilinearOperator
+
+
+def forward(tensor: Tensor, matrix: Tensor) -> Tensor:
+    """Tensor `(..., L, I, R)` and matrix `(..., J, I)` to `(..., L, J, R)`."""
+    if tensor.shape[-1] == 1:  # the last mode: one matrix product instead of many matrix-vector products
+        return tensor.squeeze(-1).matmul(matrix.mT).unsqueeze(-1)
+    if tensor.shape[-3] == 1:
+        return matrix.matmul(tensor.squeeze(-3)).unsqueeze(-3)
+    return matrix.unsqueeze(-3).matmul(tensor)
+
+
+def backward(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
+    """Gradients of the tensor and of the matrix; `gradient` is `(..., L, J, R)`."""
+    tensor, matrix = tensors
+    return [
+        forward(gradient, matrix.mT.conj()) if needed[0] else None,
+        _gradient_matrix(gradient, tensor.conj()) if needed[1] else None,
+    ]
+
+
+def _gradient_matrix(gradient: Tensor, tensor: Tensor) -> Tensor:
+    (left, rows, right), columns = gradient.shape[-3:], tensor.shape[-2]
+    if left == 1:
+        return gradient.squeeze(-3).matmul(tensor.squeeze(-3).mT)
+    if right == 1:
+        return gradient.squeeze(-1).mT.matmul(tensor.squeeze(-1))
+    if rows * columns <= right * (rows + columns):  # whichever temporary is smaller
+        return gradient.matmul(tensor.mT).sum(-3)
+    return gradient.transpose(-3, -2).flatten(-2).matmul(tensor.transpose(-3, -2).flatten(-2).mT)
+
+
+OPERATOR = MultilinearOperator("mode_dot", ["tensor", "matrix"], forward, backward)
+
+
+def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
+    """Tensor `(I_0, ..., I_N)` times matrix `(J, I_mode)`: the mode's size becomes J."""
+    left, right = tensor.shape[:mode], tensor.shape[mode + 1 :]
+    merged = tensor.reshape(left.numel(), tensor.shape[mode], right.numel())
+    return OPERATOR(merged, matrix).reshape(*left, matrix.shape[0], *right)

@@ -1,0 +1,189 @@
+"""The multilinear map of a batch and its squared error: the paper's projection (eq. 1-5) and loss (eq. 12-15)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Num
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from multilinear import _checks
+from multilinear.autograd import mode_dot as _mode_dot
+from multilinear.autograd import multilinear_map as _multilinear_map
+from multilinear.autograd._dtypes import promote_for_product
+from multilinear.autograd._transforms import forward_mode_active, functorch_active
+
+Reduction = Literal["sum", "mean", "none"]
+
+
+def multilinear_map(
+    core: Num[Tensor, "outputs *_inputs"], inputs: Sequence[Num[Tensor, "*_batch _size"]]
+) -> Num[Tensor, "*batch outputs"]:
+    """Multilinear map of a batch: `y[..., o] = sum over i, j, ... of core[o, i, j, ...] z1[..., i] z2[..., j] ...`.
+
+    The batch comes first; with the samples in columns instead this is `unfold(core, 0) @ khatri_rao([z1.T, z2.T])`.
+    An input that is one vector holds for the whole batch and is multiplied into the core once.
+
+    Args:
+        core: Tensor of shape `(k, k_1, ..., k_M)`, with M at least 1.
+        inputs: M tensors of shapes `(..., k_m)`; the leading dimensions broadcast.
+
+    Returns:
+        Tensor of shape `(..., k)`. Mixed dtypes promote; under autocast the operands go to the autocast dtype, as in
+        `torch.matmul`. Complex inputs are not conjugated. The gradients are analytic, of every order, and only the core
+        and the inputs are kept for the backward pass, never the `(n, k_1 * ... * k_M)` products.
+
+    Raises:
+        TypeError: An operand is no torch tensor, or boolean; the inputs are no list or tuple.
+        ValueError: The number of inputs is not the core's order minus one, a size or the leading dimensions do not
+            fit, or the devices differ.
+
+    Example:
+        >>> import torch, multilinear as ml
+        >>> core = torch.arange(12.).reshape(3, 2, 2)
+        >>> z1, z2 = torch.tensor([[1., 0.], [1., 1.]]), torch.tensor([[0., 1.], [1., 1.]])
+        >>> ml.multilinear_map(core, [z1, z2])
+        tensor([[ 1.,  5.,  9.],
+                [ 6., 22., 38.]])
+
+    Reference:
+        The paper's eq. 1-5; its gradients are eq. 16-23.
+    """
+    _check_map("multilinear_map", core, inputs)
+    return _map(core, inputs)
+
+
+def multilinear_loss(
+    target: Num[Tensor, "*batch outputs"],
+    core: Num[Tensor, "outputs *_inputs"],
+    inputs: Sequence[Num[Tensor, "*_batch _size"]],
+    *,
+    reduction: Reduction = "sum",
+) -> Num[Tensor, "..."]:
+    """Squared error of the multilinear map: `||target - multilinear_map(core, inputs)||²`.
+
+    The sum runs over outputs and samples, as in the paper, not the mean that `torch.nn.MSELoss` takes.
+
+    Args:
+        target: Tensor of shape `(..., k)`, with the leading dimensions that the map has.
+        core: Tensor of shape `(k, k_1, ..., k_M)`.
+        inputs: M tensors of shapes `(..., k_m)`; the leading dimensions broadcast.
+        reduction: "sum" over outputs and samples (the paper's norm); "none": one sum over outputs for every sample;
+            "mean" of these over the samples.
+
+    Returns:
+        Scalar, or a tensor of the leading dimensions for "none"; real for complex operands. float16 and bfloat16
+        are subtracted and summed in float32, which under autocast is also the result's dtype.
+
+    Raises:
+        TypeError: As in `multilinear_map`.
+        ValueError: As in `multilinear_map`; the target's shape is not the map's, or the reduction is unknown.
+
+    Example:
+        >>> import torch, multilinear as ml
+        >>> core, z = torch.ones(3, 2), torch.tensor([[1., 2.]], requires_grad=True)
+        >>> loss = ml.multilinear_loss(torch.zeros(1, 3), core, [z])
+        >>> loss.backward()
+        >>> loss.item(), z.grad
+        (27.0, tensor([[18., 18.]]))
+
+    Reference:
+        The paper's eq. 12-15; the gradient with respect to an input is eq. 23, 2 Aᵀ (A z - x).
+    """
+    _check_map("multilinear_loss", core, inputs)
+    _checks.check_tensor("multilinear_loss", "target", target)
+    _checks.check_same_place("multilinear_loss", [core, target])
+    if reduction not in ("sum", "mean", "none"):
+        raise ValueError(
+            f'multilinear_loss: reduction must be "sum", "mean" or "none", got {reduction!r}; the paper sums'
+        )
+    expected = (*_batch_shape(inputs), core.shape[0])
+    if tuple(target.shape) != expected:
+        raise ValueError(
+            f"multilinear_loss: target must have the shape of the map, {expected}, got {tuple(target.shape)}; "
+            f"the batch comes first"
+        )
+    prediction = _map(core, inputs)
+    if reduction == "none":
+        return squared_error(prediction, target, per_sample=True)
+    total = squared_error(prediction, target)
+    return total if reduction == "sum" else total / max(target.shape[:-1].numel(), 1)
+
+
+def squared_error(prediction: Tensor, target: Tensor, *, per_sample: bool = False) -> Tensor:
+    """Sum of `|prediction - target|²` over everything, or over the last dimension, in float32 or better."""
+    dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
+    prediction, target = prediction.to(dtype), target.to(dtype)
+    if dtype.is_complex:
+        prediction, target = (torch.view_as_real(x).flatten(-2) for x in (prediction, target))
+    if per_sample:
+        return mse_loss(prediction, target, reduction="none").sum(-1)
+    return mse_loss(prediction, target, reduction="sum")
+
+
+def _map(core: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    core, *inputs = promote_for_product([core, *inputs])
+    batch = _batch_shape(inputs)
+    if batch.numel() > 1:
+        core, inputs = _absorb_constants(core, inputs, batch)
+    rows = [
+        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(batch.numel(), -1) for z in inputs
+    ]
+    result = _multilinear_map.multilinear_map(core, rows)
+    return result if len(batch) == 1 else result.reshape(*batch, core.shape[0])
+
+
+def _absorb_constants(core: Tensor, inputs: list[Tensor], batch: torch.Size) -> tuple[Tensor, list[Tensor]]:
+    """Multiplies inputs that are the same for the whole batch into the core, from the last mode to the first."""
+    varying = []
+    for mode in range(len(inputs), 0, -1):
+        z = inputs[mode - 1]
+        if z.shape[:-1].numel() == 1 or _is_expanded(z):
+            vector = z.reshape(-1)[-z.shape[-1] :] if z.shape[:-1].numel() == 1 else z[(0,) * (z.ndim - 1)]
+            core = _mode_dot.mode_dot(core, vector.unsqueeze(0), mode).squeeze(mode)
+        else:
+            varying.insert(0, z)
+    if varying:
+        return core, varying
+    return core.unsqueeze(1), [core.new_ones(1).expand(*batch, 1)]
+
+
+def _is_expanded(z: Tensor) -> bool:
+    """One vector expanded over the batch. Not one whose gradient or tangent is asked for: its rows may differ."""
+    if z.requires_grad or forward_mode_active() or functorch_active():
+        return False
+    return all(stride == 0 for stride in z.stride()[:-1])
+
+
+def _check_map(function: str, core: Tensor, inputs: Sequence[Tensor]) -> None:
+    _checks.check_tensor(function, "core", core)
+    _checks.check_tensors(function, "inputs", inputs)
+    _checks.check_same_place(function, [core, inputs[0]])
+    if core.ndim != len(inputs) + 1:
+        raise ValueError(
+            f"{function}: a core with {core.ndim} modes maps {max(core.ndim - 1, 0)} inputs, got {len(inputs)} "
+            f"(core is "
+            f"{tuple(core.shape)}, inputs are {_checks.shapes(inputs)}); the core's first mode is the output"
+        )
+    for position, z in enumerate(inputs):
+        if z.ndim == 0 or z.shape[-1] != core.shape[position + 1]:
+            raise ValueError(
+                f"{function}: inputs[{position}] must have shape (..., {core.shape[position + 1]}), got "
+                f"{tuple(z.shape)} "
+                f"(core is {tuple(core.shape)}); the batch comes first"
+            )
+    _batch_shape(inputs, function)
+
+
+def _batch_shape(inputs: Sequence[Tensor], function: str = "multilinear_map") -> torch.Size:
+    first = inputs[0].shape[:-1]
+    if all(z.shape[:-1] == first for z in inputs):
+        return first
+    try:
+        return torch.broadcast_shapes(*(z.shape[:-1] for z in inputs))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{function}: the leading dimensions of the inputs must broadcast, got shapes {_checks.shapes(inputs)}; "
+            f"give every input the same batch, or one vector for the whole batch"
+        ) from error
