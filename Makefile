@@ -1,0 +1,40 @@
+# Every target makes its own virtual environment in .venv and installs what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check bench clean
+
+demo: .venv/.landmarks
+	$(BIN)/facemodels demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: .venv/.dev
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# torch first, pinned: a later step must not pull another build of it
+.venv/.torch: constraints.txt | .venv/bin/python
+	$(INSTALL) torch
+	touch $@
+
+.venv/.landmarks: .venv/.torch pyproject.toml
+	$(INSTALL) --editable '.[faces,landmarks]'
+	touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,346 @@
+"""The network of the paper: one encoder, six codes, three streams (section 3, Figure 2).
+
+Stream 1 makes the 3D shape from expression and identity; stream 2 turns their product by the pose and paints the
+face with albedo, normals and light; stream 3 makes the frontal texture and, with the light replaced by a constant,
+the frontal normals. All products of codes are Khatri-Rao products, all projections are cores of `multilinear`.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from facemodels.codes import FACTORS, Codes
+from facemodels.config import LIGHT, SIZE, NetworkConfig
+from facemodels.errors import InputError
+from facemodels.morphable import MorphableModel
+from facemodels.networks import Context, Encoder, UnpoolingDecoder, UpsamplingDecoder
+from facemodels.rendering.shading import shade
+from multilinear import face_splitting
+from multilinear.nn import Multilinear
+
+PIXELS = 3 * SIZE * SIZE
+VERTEX_UNIT = 100.0
+"""Millimetres in the unit of the shape stream's vertices: keeps targets near one."""
+
+# Codes that multiply each other must not start at zero: the heads of identity and expression start off it.
+_IDENTITY_START, _EXPRESSION_START, _LIGHT_START = 0.3, 0.5, 0.8
+
+
+@dataclass(frozen=True)
+class Face:
+    """What stream 2 paints, the face alone.
+
+    Attributes:
+        image: Albedo times shading, (n, 3, h, w); meaningful inside the mask.
+        albedo: In [0, 1], (n, 3, h, w).
+        normals: Unit vectors in the camera frame, (n, 3, h, w).
+        shading: (n, 1, h, w), not negative.
+        mask_logits: The face stream's own mask before the sigmoid, (n, 1, h, w); None without that channel.
+    """
+
+    image: Float[Tensor, "n 3 h w"]
+    albedo: Float[Tensor, "n 3 h w"]
+    normals: Float[Tensor, "n 3 h w"]
+    shading: Float[Tensor, "n 1 h w"]
+    mask_logits: Float[Tensor, "n 1 h w"] | None
+
+    def __getitem__(self, rows: slice) -> "Face":
+        """Some of the faces."""
+        mask_logits = None if self.mask_logits is None else self.mask_logits[rows]
+        return Face(self.image[rows], self.albedo[rows], self.normals[rows], self.shading[rows], mask_logits)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Everything decoded from codes (the paper's eq. 7); pictures are (n, c, 64, 64).
+
+    Attributes:
+        image: The composite: `mask * face + (1 - mask) * background`.
+        face: The face alone.
+        albedo, normals, shading: What `face` is made of.
+        mask: Where the face was in the picture of the context, in [0, 1].
+        face_mask: Where the face is in the decoded pose; equal to `mask` for networks without that channel.
+        background: What surrounds the face.
+        frontal: Frontal texture of stream 3.
+        frontal_normals: Frontal normals of stream 3.
+        shape: Vertices in millimetres, without pose, (n, vertices, 3); None if the network carries no morphable model
+            and predicts coordinates.
+    """
+
+    image: Float[Tensor, "n 3 h w"]
+    face: Float[Tensor, "n 3 h w"]
+    albedo: Float[Tensor, "n 3 h w"]
+    normals: Float[Tensor, "n 3 h w"]
+    shading: Float[Tensor, "n 1 h w"]
+    mask: Float[Tensor, "n 1 h w"]
+    face_mask: Float[Tensor, "n 1 h w"]
+    background: Float[Tensor, "n 3 h w"]
+    frontal: Float[Tensor, "n 3 h w"]
+    frontal_normals: Float[Tensor, "n 3 h w"]
+    shape: Float[Tensor, "n vertices 3"] | None
+
+
+class NeuroTensorialAutoencoder(nn.Module):
+    """Autoencoder with separate codes for identity, expression, pose, light, mask and background.
+
+    Args:
+        config: Sizes; see `facemodels.config.PRESETS`.
+        morphable: The morphable model whose coefficients the training set holds. It is saved with the network and
+            turns the shape stream's coordinates into vertices.
+
+    Raises:
+        ValueError: The morphable model has other sizes than `config`.
+
+    Reference:
+        Wang, Shu, Cheng, Panagakis, Samaras, Zafeiriou, "An Adversarial Neuro-Tensorial Approach For Learning
+        Disentangled Representations", arXiv 1711.10402, sections 3.4 and 3.5, appendix A.
+    """
+
+    def __init__(self, config: NetworkConfig, morphable: MorphableModel | None = None):
+        super().__init__()
+        self.config = config
+        self.morphable = morphable
+        if morphable is not None:
+            _check_sizes(config, morphable)
+        self.encoder = Encoder(config.channels, config.intermediate, SIZE)
+        self.heads = nn.ModuleDict(
+            {
+                "background": nn.Linear(config.intermediate, config.background),
+                "mask": nn.Linear(config.intermediate, config.mask),
+                "light": _head(config.intermediate, torch.tensor([_LIGHT_START] + [0.0] * (LIGHT - 1))),
+                "pose": _head(config.intermediate, torch.eye(3).flatten()),
+                "identity": _head(config.intermediate, torch.full((config.identity,), _IDENTITY_START)),
+                "expression": _head(config.intermediate, torch.full((config.expression,), _EXPRESSION_START)),
+            }
+        )
+        # fc(.) of eq. 10 and 11
+        self.expression_coefficients = nn.Linear(config.expression, config.morphable_expression)
+        self.identity_coefficients = nn.Linear(config.identity, config.morphable_identity)
+
+        product = config.expression * config.identity
+        components = config.morphable_identity + config.morphable_expression
+        shape_size = 3 * config.vertices if config.shape_space == "vertices" else components
+        self.shape_core = Multilinear((config.expression, config.identity), shape_size, bias=False)
+        frontal_size = config.frontal_rank or PIXELS
+        self.frontal_core = Multilinear((LIGHT, config.expression, config.identity), frontal_size, bias=False)
+        self.frontal_basis = nn.Linear(frontal_size, PIXELS, bias=False) if config.frontal_rank else nn.Identity()
+        self.normals = UpsamplingDecoder(product, config.channels, 4 if config.face_mask else 3, SIZE)
+        self.albedo = UpsamplingDecoder(product, config.channels, 3, SIZE)
+        self.mask = UnpoolingDecoder(config.mask, config.channels, 1, SIZE)
+        self.background = UnpoolingDecoder(config.background, config.channels, 3, SIZE)
+        if config.shape_space == "coordinates":
+            factor = torch.zeros(components, components) if morphable is None else shape_factor(morphable)
+            self.register_buffer("shape_factor", factor)
+        for core in (self.shape_core, self.frontal_core):  # products of codes keep their size
+            nn.init.normal_(core.weight, std=core.weight[0].numel() ** -0.5)
+        with torch.no_grad():
+            facing_the_viewer = torch.tensor([0.0, 0.0, 1.0, 0.0])
+            self.normals.bias.copy_(facing_the_viewer[: len(self.normals.bias)])
+
+    def encode(self, images: Float[Tensor, "n 3 64 64"]) -> Codes:
+        """E(x), eq. 6.
+
+        Args:
+            images: Aligned crops in [0, 1].
+
+        Raises:
+            ValueError: The images have another shape.
+        """
+        check_images("encode", images)
+        features, context = self.encoder(images)
+        return Codes(**{name: self.heads[name](features) for name in FACTORS}, context=context)
+
+    def paint(
+        self,
+        pose: Float[Tensor, "n 9"],
+        expression: Float[Tensor, "n k_expression"],
+        identity: Float[Tensor, "n k_identity"],
+        light: Float[Tensor, "n 9"],
+    ) -> Face:
+        """Stream 2: the face from four codes.
+
+        The 2-way synthesis of expression and identity, read as a 3 x (k_exp k_id / 3) matrix row by row, is multiplied
+        by the rotation from the left (section 3.4) and decoded to albedo and normals.
+        """
+        feature = face_splitting([expression, identity])
+        turned = pose.unflatten(-1, (3, 3)) @ feature.unflatten(-1, (3, -1))
+        turned = turned.flatten(1)
+        geometry = self.normals(turned).float()
+        # not F.normalize: its gradient grows without bound where the decoder says nothing
+        normals = geometry[:, :3] / (geometry[:, :3].square().sum(1, keepdim=True) + 1e-4).sqrt()
+        albedo = self.albedo(turned).float().sigmoid()
+        shading = shade(normals, light.float()).relu()
+        mask_logits = geometry[:, 3:] if self.config.face_mask else None
+        return Face(albedo * shading, albedo, normals, shading, mask_logits)
+
+    def surround(
+        self, mask: Float[Tensor, "n k_mask"], background: Float[Tensor, "n k_background"], context: Context
+    ) -> tuple[Float[Tensor, "n 1 64 64"], Float[Tensor, "n 3 64 64"]]:
+        """Logits of the mask, and the background in [0, 1]."""
+        return self.mask(mask, context).float(), self.background(background, context).float().sigmoid()
+
+    def shape(
+        self, expression: Float[Tensor, "n k_expression"], identity: Float[Tensor, "n k_identity"]
+    ) -> Float[Tensor, "n k_shape"]:
+        """Stream 1, eq. 3: the 3D shape in the units of `shape_target`."""
+        return self.shape_core([expression, identity])
+
+    def frontal(
+        self,
+        light: Float[Tensor, "n 9"],
+        expression: Float[Tensor, "n k_expression"],
+        identity: Float[Tensor, "n k_identity"],
+    ) -> tuple[Float[Tensor, "n 3 64 64"], Float[Tensor, "n 3 64 64"]]:
+        """Stream 3: frontal texture (eq. 1) and frontal normals (eq. 5), through the same core.
+
+        The normals come from the same product with every light coefficient replaced by 1/9.
+        """
+        texture = self.frontal_basis(self.frontal_core([light, expression, identity]))
+        constant = torch.full((LIGHT,), 1 / LIGHT, dtype=light.dtype, device=light.device)
+        normals = self.frontal_basis(self.frontal_core([constant, expression, identity]))
+        return texture.unflatten(1, (3, SIZE, SIZE)), normals.unflatten(1, (3, SIZE, SIZE))
+
+    def decode(self, codes: Codes) -> Rendering:
+        """D(codes), eq. 7: everything the three streams make of the codes."""
+        face = self.paint(codes.pose, codes.expression, codes.identity, codes.light)
+        mask_logits, background = self.surround(codes.mask, codes.background, codes.context)
+        mask = mask_logits.sigmoid()
+        face_mask = mask if face.mask_logits is None else face.mask_logits.sigmoid()
+        frontal, frontal_normals = self.frontal(codes.light, codes.expression, codes.identity)
+        image = mask * face.image + (1 - mask) * background
+        return Rendering(
+            image=image.clamp(0, 1),
+            face=face.image.clamp(0, 1),
+            albedo=face.albedo,
+            normals=face.normals,
+            shading=face.shading,
+            mask=mask,
+            face_mask=face_mask,
+            background=background,
+            frontal=frontal.float().clamp(0, 1),
+            frontal_normals=F.normalize(frontal_normals.float(), dim=1),
+            shape=self.vertices(codes),
+        )
+
+    def vertices(self, codes: Codes) -> Float[Tensor, "n vertices 3"] | None:
+        """Stream 1 as vertices in millimetres, without pose."""
+        shape = self.shape(codes.expression, codes.identity).float()
+        if self.config.shape_space == "vertices":
+            return shape.unflatten(-1, (self.config.vertices, 3)) * VERTEX_UNIT
+        if self.morphable is None:
+            return None
+        factor: Tensor = self.shape_factor  # type: ignore[assignment]
+        coefficients = torch.linalg.solve_triangular(factor, shape.T, upper=True).T
+        identity, expression = coefficients.split([self.config.morphable_identity, self.config.morphable_expression], 1)
+        return self.morphable.to(shape.device).vertices(identity, expression)
+
+    def shape_target(
+        self,
+        identity: Float[Tensor, "n n_identity"],
+        expression: Float[Tensor, "n n_expression"],
+    ) -> Float[Tensor, "n k_shape"]:
+        """What stream 1 should predict for coefficients of the morphable model (the x_3d of eq. 12).
+
+        Raises:
+            ValueError: The network predicts vertices and carries no morphable model.
+        """
+        if self.config.shape_space == "coordinates":
+            factor: Tensor = self.shape_factor  # type: ignore[assignment]
+            return torch.cat([identity, expression], 1) @ factor.T
+        if self.morphable is None:
+            raise ValueError("shape_target: the network carries no morphable model; give it one when it is made")
+        return self.morphable.to(identity.device).vertices(identity, expression).flatten(1) / VERTEX_UNIT
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write config.json, model.safetensors and, if there is one, morphable.safetensors into a directory."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, path / "model.safetensors")
+        if self.morphable is not None:
+            self.morphable.save(path / "morphable.safetensors")
+        (path / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> "NeuroTensorialAutoencoder":
+        """Read a directory written by `save_pretrained`; no pickle is involved.
+
+        Raises:
+            InputError: The directory is missing or is no checkpoint, or its files do not belong together.
+        """
+        path = Path(path)
+        if not (path / "config.json").is_file() or not (path / "model.safetensors").is_file():
+            raise InputError(
+                f"there is no checkpoint at {path} (no config.json and model.safetensors);"
+                " train one with `facemodels train` or make one with `facemodels demo`"
+            )
+        try:
+            config = NetworkConfig.from_dict(json.loads((path / "config.json").read_text()))
+            weights = load_file(path / "model.safetensors")
+        except (json.JSONDecodeError, SafetensorError, TypeError) as error:
+            raise InputError(f"the checkpoint {path} cannot be read ({error}); copy or train it again") from error
+        morphable = path / "morphable.safetensors"
+        model = cls(config, MorphableModel.load(morphable) if morphable.is_file() else None)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise InputError(
+                f"the checkpoint {path} does not fit its config.json: {first}; its files come from different runs"
+            ) from error
+        return model.eval()
+
+
+def _head(features: int, start: Tensor) -> nn.Linear:
+    """A linear layer whose output starts around `start`."""
+    head = nn.Linear(features, len(start))
+    with torch.no_grad():
+        head.bias.copy_(start)
+    return head
+
+
+def shape_factor(morphable: MorphableModel) -> Float[Tensor, "components components"]:
+    """Upper triangular R with |R c| proportional to |shape of the coefficients c|: coordinates of the bases' span.
+
+    Coefficients c = (identity, expression) move the vertices by A c; with A^T A = R^T R the coordinates R c have the
+    length of that move, so a squared error of coordinates is a squared error of vertices. R is scaled so that the
+    coordinates of standard-normal coefficients have mean square 1.
+    """
+    bases = torch.cat([morphable.identity, morphable.expression]).flatten(1).double()
+    gram = bases @ bases.T
+    gram = gram + 1e-9 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    factor = torch.linalg.cholesky(gram, upper=True)
+    return (factor / (factor.square().sum() / len(factor)).sqrt()).float()
+
+
+def check_images(caller: str, images: Tensor) -> None:
+    """Refuse anything but a batch of 64 x 64 colour images.
+
+    Raises:
+        ValueError: Another shape, or integers.
+    """
+    if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
+        raise ValueError(
+            f"{caller}: images must have shape (n, 3, {SIZE}, {SIZE}), got {tuple(images.shape)};"
+            " align photos with facemodels.data.load_photo, and put channels first"
+        )
+    if not images.is_floating_point():
+        raise ValueError(f"{caller}: images must be floating point in [0, 1], got {images.dtype}; divide bytes by 255")
+
+
+def _check_sizes(config: NetworkConfig, morphable: MorphableModel) -> None:
+    expected = (config.morphable_identity, config.morphable_expression, config.vertices)
+    sizes = (morphable.n_identity, morphable.n_expression, morphable.n_vertices)
+    if sizes != expected:
+        raise ValueError(
+            "NeuroTensorialAutoencoder: the configuration is for a morphable model with (identity, expression,"
+            f" vertices) = {expected}, {morphable.name!r} has {sizes}; use facemodels.training.fit_to_morphable"
+        )

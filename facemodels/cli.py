@@ -1,0 +1,194 @@
+"""The command line: every command parses, calls its twin in Python and prints."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from facemodels.errors import InputError
+
+app = typer.Typer(
+    name="facemodels",
+    help="Take faces apart into identity, expression, pose and light, and put them together again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_INTERRUPTED = 130
+_RUNS = Path("runs")
+
+Model = Annotated[Path | None, typer.Option(help="Checkpoint or run directory; by default the newest under runs/.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; wrong input ends it with one line and status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"facemodels: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("demo"),
+    faces: Annotated[int, typer.Option(help="Synthetic faces to train on.")] = 4000,
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 4.5,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Synthesise faces, train on them, edit held-out faces and a photo, and write OUT/index.html."""
+    from facemodels.demo import run
+
+    try:
+        page = run(out, faces=faces, minutes=minutes, workers=workers)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what is done, and the same command goes on from there")
+    print(f"look at {page}")
+
+
+@app.command()
+def synthesise(
+    out: Annotated[Path, typer.Argument(help="Directory to write the prepared set to.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of faces.")] = 4000,
+    held_out: Annotated[float, typer.Option(min=0, max=0.9, help="Share kept for evaluation.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Fixes every face.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+) -> None:
+    """Render faces of the built-in morphable model with exact factors into a prepared set."""
+    from facemodels.data.synthetic import synthesise_set
+
+    prepared = synthesise_set(out, count=count, held_out=held_out, seed=seed, workers=workers)
+    print(f"{len(prepared)} faces in {out}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Folder or zip of photos.")],
+    morphable_model: Annotated[
+        Path | None, typer.Option(help="Morphable model file; by default the built-in model.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory to write the prepared set to.")] = Path("prepared"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first photos by name.")] = None,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the photos, the last ones, kept back.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Fixes the draw of other poses.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that detect landmarks.")] = 2,
+) -> None:
+    """Find, align and fit the faces of photos nobody labelled: everything training needs."""
+    from facemodels.data.prepare import prepare as prepare_photos
+    from facemodels.morphable import MorphableModel
+
+    morphable = MorphableModel.load(morphable_model) if morphable_model else MorphableModel.procedural()
+    prepared = prepare_photos(
+        source, out, morphable=morphable, limit=limit, held_out=held_out, seed=seed, workers=workers
+    )
+    print(f"{len(prepared)} faces in {out}")
+
+
+@app.command()
+def train(
+    prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
+    preset: Annotated[str, typer.Option(help="Sizes and objective: paper or small.")] = "small",
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Length of the run in minutes.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length of the run in steps.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/NAME OF THE SET.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Faces a step.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or no.")] = None,
+) -> None:
+    """Train, or go on with, a network; Ctrl-C leaves a checkpoint."""
+    import dataclasses
+
+    from facemodels.config import preset as find_preset
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.training import train as train_network
+
+    network, training = find_preset(preset)
+    if precision not in (None, "bf16", "fp16", "no"):
+        raise InputError(f"there is no precision {precision!r}; choose bf16, fp16 or no")
+    if minutes is None and steps is None:
+        minutes = 25.0
+    changes = {"batch": batch, "precision": precision, "steps": steps, "minutes": minutes, "seed": seed}
+    training = dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
+    run = out or _RUNS / prepared.resolve().name
+    try:
+        train_network(PreparedSet(prepared), run, network=network, training=training)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {run} holds a checkpoint, and the same command goes on from there")
+    print(f"trained: {run}")
+
+
+@app.command()
+def edit(
+    source: Annotated[Path, typer.Argument(help="Photo to edit.")],
+    target: Annotated[Path, typer.Argument(help="Photo whose factors it takes.")],
+    expression: Annotated[bool, typer.Option("--expression", help="Take the expression.")] = False,
+    pose: Annotated[bool, typer.Option("--pose", help="Take the pose.")] = False,
+    light: Annotated[bool, typer.Option("--light", help="Take the light.")] = False,
+    identity: Annotated[bool, typer.Option("--identity", help="Take the identity.")] = False,
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("edit.png"),
+) -> None:
+    """Exchange factors between two photos and write a labelled picture; without a flag, show each of the four."""
+    from facemodels.data.alignment import load_photo
+    from facemodels.editing import EDITABLE, to_tensor
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.sheets import edit_sheet
+
+    _check_picture(out)
+    network = _load(model)
+    chosen = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
+    factors = [name for name, wanted in chosen.items() if wanted] or list(EDITABLE)
+    detector = MediaPipeDetector()
+    mine, theirs = (to_tensor(load_photo(path, detector).crop) for path in (source, target))
+    edit_sheet(network, mine, theirs, factors, together=any(chosen.values()) and len(factors) > 1).save(out)
+    print(f"wrote {out}")
+
+
+@app.command()
+def evaluate(
+    prepared: Annotated[Path, typer.Argument(help="Prepared set; its held-out split is used.")] = Path("prepared"),
+    model: Model = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with the columns `file` and the label's.")] = None,
+    label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
+    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
+) -> None:
+    """Measure a network on the held-out split; with labels, also whether swaps do what they say."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.report import evaluate as evaluate_network
+
+    report = evaluate_network(_load(model), PreparedSet(prepared), labels=labels, label=label)
+    for line in report.lines():
+        print(line)
+    if out:
+        out.write_text(json.dumps(asdict(report), indent=1) + "\n")
+
+
+def _load(model: Path | None):
+    from facemodels.autoencoder import NeuroTensorialAutoencoder
+    from facemodels.training.checkpoint import newest_run, resolve
+
+    path = model or newest_run(_RUNS)
+    if path is None:
+        raise InputError(
+            "there is no run under runs/; train a network with `facemodels train` or name one with --model"
+        )
+    return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
+
+
+def _check_picture(path: Path) -> None:
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise InputError(f"{path} is no name for a picture; end it in .png or .jpg")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"the directory of {path} does not exist; make it first")
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"\nfacemodels: {message}", file=sys.stderr)
+    raise typer.Exit(_INTERRUPTED)

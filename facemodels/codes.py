@@ -1,0 +1,116 @@
+"""The named codes of a batch of faces: what the encoder returns and the decoder takes."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facemodels.networks.encoder import Context
+
+FACTORS = ("background", "mask", "light", "pose", "identity", "expression")
+"""The six codes of the paper's eq. 6."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of n faces (the paper's eq. 6), and the context of the pictures they came from.
+
+    Attributes:
+        background: Code of what lies around the face, (n, 128).
+        mask: Code of where the face is, (n, 128).
+        light: Nine spherical-harmonic coefficients, (n, 9).
+        pose: Rotation matrix from face to camera, row by row, (n, 9); not exactly orthogonal.
+        identity: (n, 80).
+        expression: (n, 15).
+        context: What the mask and background decoders need besides their codes; it stays with the picture whose
+            background is kept.
+
+    Example:
+        >>> from facemodels.config import NetworkConfig
+        >>> from facemodels.autoencoder import NeuroTensorialAutoencoder
+        >>> model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2, vertices=5))
+        >>> codes = model.encode(torch.rand(2, 3, 64, 64))
+        >>> swapped = codes.replace(expression=codes.expression.flip(0))
+        >>> half = codes[:1].interpolate(codes[1:], "identity", 0.5)
+        >>> half.identity.shape
+        torch.Size([1, 80])
+    """
+
+    background: Float[Tensor, "n k_background"]
+    mask: Float[Tensor, "n k_mask"]
+    light: Float[Tensor, "n 9"]
+    pose: Float[Tensor, "n 9"]
+    identity: Float[Tensor, "n k_identity"]
+    expression: Float[Tensor, "n k_expression"]
+    context: Context
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    def __getitem__(self, index: Any) -> "Codes":
+        """Codes of some of the faces; a single number keeps the dimension of faces."""
+        if isinstance(index, int):
+            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        return Codes(**{name: getattr(self, name)[index] for name in FACTORS}, context=self.context[index])
+
+    def replace(self, **codes: Tensor) -> "Codes":
+        """The same codes with some of them exchanged.
+
+        Raises:
+            ValueError: A name is not one of `FACTORS`, or a code has another shape.
+        """
+        for name, code in codes.items():
+            check_factor("Codes.replace", name)
+            expected = getattr(self, name).shape
+            if code.shape != expected:
+                raise ValueError(
+                    f"Codes.replace: {name} has shape {tuple(expected)}, got {tuple(code.shape)};"
+                    " encode as many faces on both sides, or repeat one with codes.expand(n)"
+                )
+        return dataclasses.replace(self, **codes)
+
+    def interpolate(self, other: "Codes", factors: str | Sequence[str], amount: float) -> "Codes":
+        """Move some codes on the straight line to another face's; `amount` 0 keeps them, 1 takes the other's.
+
+        Raises:
+            ValueError: A name is not one of `FACTORS`, or the numbers of faces differ.
+        """
+        names = [factors] if isinstance(factors, str) else factors
+        for name in names:
+            check_factor("Codes.interpolate", name)
+        return self.replace(**{name: torch.lerp(getattr(self, name), getattr(other, name), amount) for name in names})
+
+    def expand(self, count: int) -> "Codes":
+        """One face's codes repeated `count` times.
+
+        Raises:
+            ValueError: There is more than one face.
+        """
+        if len(self) != 1:
+            raise ValueError(f"Codes.expand: needs the codes of one face, got {len(self)}; take one with codes[k]")
+        return self[torch.zeros(count, dtype=torch.long, device=self.identity.device)]
+
+    @staticmethod
+    def cat(parts: Iterable["Codes"]) -> "Codes":
+        """Codes of several batches one behind the other."""
+        parts = list(parts)
+        levels = range(len(parts[0].context.indices))
+        context = Context(
+            tuple(torch.cat([part.context.indices[level] for part in parts]) for level in levels),
+            tuple(torch.cat([part.context.skips[level] for part in parts]) for level in levels),
+        )
+        return Codes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in FACTORS}, context=context)
+
+
+def check_factor(caller: str, name: str) -> None:
+    """Refuse a name that is no code.
+
+    Raises:
+        ValueError: `name` is not one of `FACTORS`.
+    """
+    if name not in FACTORS:
+        raise ValueError(f"{caller}: there is no code {name!r}; choose one of {', '.join(FACTORS)}")

@@ -1,0 +1,200 @@
+"""Every setting of the system with its unit, default and source.
+
+Sources: [P] the paper; [N] Shu et al., "Neural Face Editing with Intrinsic Image Disentangling", CVPR 2017, whose
+architecture and constraints the paper takes over; [M] measured by us; [-] the paper is silent, our choice.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from facemodels.errors import InputError
+
+SIZE = 64
+"""Height and width of a crop in pixels [P]."""
+
+LIGHT = 9
+"""Spherical-harmonic coefficients of a light, and the size of its code [P]."""
+
+
+class Settings:
+    """JSON round trip for a frozen dataclass of settings."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from `to_dict`'s result.
+
+        Raises:
+            InputError: A name is unknown.
+        """
+        names = {entry.name for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise InputError(
+                f"{cls.__name__} has no setting {', '.join(unknown)}; was the file written by another version?"
+            )
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Settings):
+    """Sizes of the network.
+
+    Attributes:
+        channels: Filters of the three encoder convolutions, outermost first [P: 96, 48, 24]; the decoders mirror them.
+        intermediate: Size of the vector all codes are read from [P: 128].
+        background, mask, pose, identity, expression: Sizes of the codes [P: 128, 128, 9, 80, 15]; the light's is 9.
+        morphable_identity, morphable_expression: Coefficients of the morphable model, the targets of the fully
+            connected layers behind the identity and expression codes [P: 157, 28].
+        vertices: Vertices of the morphable model [P: 9375].
+        shape_space: What the shape stream predicts: the "vertices" themselves [P], or "coordinates" in the span of
+            the morphable model's bases. The loss is the same because the coordinates are isometric; a core of
+            1200 x 34 million numbers becomes one of 1200 x 185.
+        frontal_rank: Rank of the frontal core's mode of pixels: None keeps the full core of 12288 x 9 x 15 x 80
+            numbers [P]; a rank r replaces it by 12288 x r times r x 9 x 15 x 80.
+        face_mask: Whether the normals decoder has a fourth channel, a mask of the face in the decoded pose [M].
+    """
+
+    channels: tuple[int, int, int] = (96, 48, 24)
+    intermediate: int = 128
+    background: int = 128
+    mask: int = 128
+    pose: int = 9
+    identity: int = 80
+    expression: int = 15
+    morphable_identity: int = 157
+    morphable_expression: int = 28
+    vertices: int = 9375
+    shape_space: Literal["vertices", "coordinates"] = "vertices"
+    frontal_rank: int | None = None
+    face_mask: bool = False
+
+
+@dataclass(frozen=True)
+class LossWeights(Settings):
+    """Weight of every term of the objective; every term is a mean, so weights do not depend on sizes. 0 drops a term.
+
+    Attributes:
+        face_l2, face_l1: Face against photo inside the mask [N: 4; -].
+        image_l2, image_l1: Composite against photo, E_recon of eq. 8 [P without weight; N: L1 2].
+        mask: Binary cross-entropy of the mask [N: 5 x L1; M].
+        albedo_smoothness: L1 of the albedo's differences inside the face [N: 0.2; M].
+        white_shading: Mean shading of a batch against 0.75 [N: 1].
+        pose: E_p, eq. 9 [P without weight].
+        expression: E_exp, eq. 10.
+        identity: E_id, eq. 11.
+        normals: Normals against the fitted model's [N: 0.2].
+        light: Light code against the fitted light [N: 5 per colour].
+        shape: E_3d, eq. 12.
+        frontal: E_f, eq. 13.
+        frontal_normals: E_n, eq. 14.
+        swapped_shape: E_3d on pairs with exchanged expressions, known because the morphable model is additive [M].
+        decorrelation: Squared correlation between a code and the other factors' targets [M].
+        turned_normals: Normals of the codes in another pose against the render of that pose [M].
+        face_mask: Binary cross-entropy of the face stream's own mask, in the own and the other pose [M].
+    """
+
+    face_l2: float = 4.0
+    face_l1: float = 2.0
+    image_l2: float = 1.0
+    image_l1: float = 2.0
+    mask: float = 0.5
+    albedo_smoothness: float = 0.1
+    white_shading: float = 1.0
+    pose: float = 2.0
+    expression: float = 0.3
+    identity: float = 0.05
+    normals: float = 0.4
+    light: float = 0.5
+    shape: float = 0.5
+    frontal: float = 2.0
+    frontal_normals: float = 0.4
+    swapped_shape: float = 0.0
+    decorrelation: float = 0.0
+    turned_normals: float = 0.0
+    face_mask: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Settings):
+    """How a network is trained.
+
+    Attributes:
+        weights: Weights of the objective.
+        known_mask: Composite with the fitted model's mask instead of the predicted one, and judge the face stream on
+            its own, so that only the face stream can paint the face [M].
+        batch: Faces a step and process.
+        surround_share: Share of the batch on which the mask and background decoders run; they cost half of a step and
+            learn as well from a quarter [M].
+        turned_share: Share of the batch that is also decoded in another pose.
+        learning_rate: Peak of AdamW's rate.
+        betas: AdamW's moments.
+        weight_decay: AdamW's decay.
+        warmup: Steps of linear warm-up.
+        final_rate: Rate at the end of the cosine, as a share of the peak.
+        gradient_clip: Norm to which a gradient is clipped.
+        steps: Length of the run in steps, or None when `minutes` limits it.
+        minutes: Length of the run in minutes of training time, or None.
+        seed: Fixes the order of the faces and every draw.
+        precision: "bf16", "fp16" or "no": Accelerate's mixed precision.
+        checkpoint_minutes: Minutes between checkpoints.
+        log_every: Steps between lines of metrics.
+    """
+
+    weights: LossWeights = field(default_factory=LossWeights)
+    known_mask: bool = False
+    batch: int = 32
+    surround_share: float = 1.0
+    turned_share: float = 0.5
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    final_rate: float = 0.01
+    gradient_clip: float = 1.0
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    precision: Literal["bf16", "fp16", "no"] = "bf16"
+    checkpoint_minutes: float = 5.0
+    log_every: int = 50
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
+        """Settings from `to_dict`'s result."""
+        weights = LossWeights.from_dict(values.get("weights", {}))
+        return super().from_dict({**values, "weights": weights})
+
+
+_OURS = LossWeights(swapped_shape=0.5, decorrelation=8.0, turned_normals=2.0, face_mask=0.3)
+
+PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
+    "paper": (NetworkConfig(), TrainingConfig()),
+    "small": (
+        NetworkConfig(channels=(48, 24, 24), shape_space="coordinates", frontal_rank=96, face_mask=True),
+        TrainingConfig(weights=_OURS, known_mask=True, surround_share=0.25),
+    ),
+}
+"""Named settings: "paper" has every size and only terms of the paper; "small" trains in minutes on a CPU and adds what
+was measured to make the swaps work."""
+
+
+def preset(name: str) -> tuple[NetworkConfig, TrainingConfig]:
+    """Settings by name.
+
+    Raises:
+        InputError: There is no such preset.
+
+    Example:
+        >>> network, training = preset("paper")
+        >>> network.channels, network.identity, training.weights.swapped_shape
+        ((96, 48, 24), 80, 0.0)
+    """
+    if name not in PRESETS:
+        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

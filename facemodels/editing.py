@@ -1,0 +1,132 @@
+"""Edits of faces by exchanging codes (the paper's section 4.1 and appendix D)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from skimage.restoration import inpaint_biharmonic
+from torch import Tensor
+
+from facemodels.autoencoder import NeuroTensorialAutoencoder, Rendering, check_images
+from facemodels.codes import Codes, check_factor
+from facemodels.config import SIZE
+
+EDITABLE = ("expression", "pose", "light", "identity")
+"""The factors that make sense to take over from another face."""
+
+_MARGIN = 5  # pixels around a mask that still show the old face
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Faces after an edit.
+
+    Attributes:
+        image: The edited faces in their surroundings, (n, 3, 64, 64) in [0, 1].
+        codes: The codes that were decoded.
+        rendering: Everything decoded from them.
+    """
+
+    image: Float[Tensor, "n 3 64 64"]
+    codes: Codes
+    rendering: Rendering
+
+
+@torch.no_grad()
+def transfer(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "n 3 64 64"],
+    target: Float[Tensor, "n 3 64 64"],
+    factors: str | Sequence[str],
+) -> Edit:
+    """Give the faces of `source` some factors of the faces of `target` (eq. 17 and 18).
+
+    Everything else, background and mask included, stays with `source`. When the pose changes, the face's outline
+    changes with it: the mask then comes from the face stream, and what the old face hid is filled in from around it.
+
+    Args:
+        model: A trained network.
+        source: Aligned crops in [0, 1].
+        target: As many others.
+        factors: One or several of "expression", "pose", "light", "identity".
+
+    Raises:
+        ValueError: A factor is unknown, or the batches differ.
+
+    Example:
+        >>> from facemodels.config import NetworkConfig
+        >>> model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2, vertices=5))
+        >>> transfer(model, torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), "expression").image.shape
+        torch.Size([2, 3, 64, 64])
+    """
+    names = [factors] if isinstance(factors, str) else list(factors)
+    for name in names:
+        check_factor("transfer", name)
+    check_images("transfer", source)
+    check_images("transfer", target)
+    codes = model.encode(source)
+    donor = model.encode(target)
+    return decode_edit(model, source, codes.replace(**{name: getattr(donor, name) for name in names}), "pose" in names)
+
+
+@torch.no_grad()
+def decode_edit(
+    model: NeuroTensorialAutoencoder, source: Float[Tensor, "n 3 64 64"], codes: Codes, turned: bool
+) -> Edit:
+    """Decode edited codes into the surroundings of `source`; `turned` says that the pose is not the source's."""
+    rendering = model.decode(codes)
+    if not turned:
+        return Edit(rendering.image, codes, rendering)
+    old = rendering.mask > 0.5
+    hidden = torch.nn.functional.max_pool2d(old.float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
+    surroundings = torch.stack(
+        [_inpaint(picture, where[0]) for picture, where in zip(rendering.background, hidden, strict=True)]
+    )
+    mask = rendering.face_mask
+    return Edit((mask * rendering.face + (1 - mask) * surroundings).clamp(0, 1), codes, rendering)
+
+
+def _inpaint(picture: Float[Tensor, "3 64 64"], where: Tensor) -> Float[Tensor, "3 64 64"]:
+    """Fill the pixels `where` smoothly from their surroundings."""
+    if bool(where.all()):
+        return picture
+    filled = inpaint_biharmonic(picture.permute(1, 2, 0).cpu().numpy(), where.cpu().numpy(), channel_axis=-1)
+    return torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1))).to(picture).clamp(0, 1)
+
+
+@torch.no_grad()
+def interpolate(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "1 3 64 64"],
+    target: Float[Tensor, "1 3 64 64"],
+    factor: str,
+    steps: int = 11,
+) -> Float[Tensor, "steps 3 64 64"]:
+    """One factor moved on a straight line from a face to another's (appendix D: 11 pictures, 0.1 apart).
+
+    Args:
+        model: A trained network.
+        source: One aligned crop, kept but for `factor`.
+        target: Another.
+        factor: One of "expression", "pose", "light", "identity".
+        steps: Number of pictures; the first has the source's factor, the last the target's.
+
+    Raises:
+        ValueError: The factor is unknown, or there is more than one face on a side.
+    """
+    check_factor("interpolate", factor)
+    if len(source) != 1 or len(target) != 1:
+        raise ValueError(f"interpolate: takes one face on each side, got {len(source)} and {len(target)}")
+    start, end = model.encode(source), model.encode(target)
+    amounts = torch.linspace(0, 1, steps).tolist()
+    codes = Codes.cat([start.interpolate(end, factor, amount) for amount in amounts])
+    return decode_edit(model, source, codes, factor == "pose").image
+
+
+def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 64 64"]:
+    """A crop of bytes, (64, 64, 3), as a batch of one image in [0, 1]."""
+    if crop.shape != (SIZE, SIZE, 3):
+        raise ValueError(f"to_tensor: the crop must have shape ({SIZE}, {SIZE}, 3), got {crop.shape}; align it first")
+    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255

@@ -1,0 +1,6 @@
+"""Measures on held-out faces; labels are read here and nowhere else."""
+
+from facemodels.evaluation.measures import Codings as Codings
+from facemodels.evaluation.measures import encode_all as encode_all
+from facemodels.evaluation.measures import measure as measure
+from facemodels.evaluation.swaps import swap_rates as swap_rates

@@ -1,0 +1,365 @@
+"""The objective: one class a term, each headed by its equation.
+
+Every term is a mean, so that its weight does not depend on the size of pictures, codes or batches. Terms read what
+the network decoded (`Decoded`) and what the morphable model says (`Truth`); neither holds a label.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from facemodels.autoencoder import Face
+from facemodels.codes import Codes
+from facemodels.config import LossWeights
+from facemodels.data.dataset import Faces
+from facemodels.morphable import MorphableModel
+from multilinear import multilinear_loss
+
+COEFFICIENT_LIMIT = 3.0
+"""Fitted coefficients beyond this many standard deviations are failures of the fit and are cut there."""
+
+MEAN_SHADING = 0.75
+"""What batch-wise white shading asks for (Shu et al., CVPR 2017)."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a prepared set knows of a batch of n faces.
+
+    Attributes:
+        image: Photos in [0, 1].
+        mask: 1 on the face.
+        normals: Unit normals in the camera frame, zero off the face.
+        rotation, identity, expression, light: Targets of the codes.
+        frontal: Which faces are near-frontal.
+        shape: Target of the shape stream.
+        swapped_shape: Target for the expression of another face of the batch, see `Decoded.partner`.
+        turned_mask, turned_normals: Renders in another pose, of the batch's first m faces.
+    """
+
+    image: Float[Tensor, "n 3 h w"]
+    mask: Float[Tensor, "n 1 h w"]
+    normals: Float[Tensor, "n 3 h w"]
+    rotation: Float[Tensor, "n 9"]
+    identity: Float[Tensor, "n n_identity"]
+    expression: Float[Tensor, "n n_expression"]
+    light: Float[Tensor, "n 9"]
+    frontal: Bool[Tensor, " n"]
+    shape: Float[Tensor, "n k_shape"]
+    swapped_shape: Float[Tensor, "n k_shape"]
+    turned_mask: Float[Tensor, "m 1 h w"]
+    turned_normals: Float[Tensor, "m 3 h w"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the network made of the same batch.
+
+    Attributes:
+        codes: Codes of the n faces, in float32.
+        face: Stream 2 in the own pose.
+        turned: Stream 2 of the first m faces in the pose of `Faces.turned_rotation`, or None.
+        mask_logits, background, composite: Mask, background and composite of the first s faces.
+        expression_coefficients, identity_coefficients: fc(z_exp) and fc(z_id).
+        shape_core: The core B of eq. 3.
+        partner: Face `partner[i]` lends face `i` its expression for the swapped shape.
+        frontal, frontal_normals: Stream 3 of the faces `frontal_rows`.
+        frontal_rows: The near-frontal faces of the batch; the first face alone if there is none.
+    """
+
+    codes: Codes
+    face: Face
+    turned: Face | None
+    mask_logits: Float[Tensor, "s 1 h w"]
+    background: Float[Tensor, "s 3 h w"]
+    composite: Float[Tensor, "s 3 h w"]
+    expression_coefficients: Float[Tensor, "n n_expression"]
+    identity_coefficients: Float[Tensor, "n n_identity"]
+    shape_core: Float[Tensor, "k_shape k_expression k_identity"]
+    partner: Int[Tensor, " n"]
+    frontal: Float[Tensor, "f 3 h w"]
+    frontal_normals: Float[Tensor, "f 3 h w"]
+    frontal_rows: Int[Tensor, " f"]
+
+
+Term = Callable[[Decoded, Truth], Tensor]
+
+
+def truth_from_faces(
+    faces: Faces,
+    shape_target: Callable[[Tensor, Tensor], Tensor],
+    partner: Int[Tensor, " n"],
+    turned: int,
+) -> Truth:
+    """Targets of a batch in float32; `turned` faces of it are also judged in their other pose."""
+    identity = faces.identity.clamp(-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
+    expression = faces.expression.clamp(-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
+    return Truth(
+        image=faces.pictures(),
+        mask=faces.masks(),
+        normals=faces.normals.float() / 127,
+        rotation=faces.rotation,
+        identity=identity,
+        expression=expression,
+        light=faces.light,
+        frontal=faces.frontal,
+        shape=shape_target(identity, expression),
+        swapped_shape=shape_target(identity, expression[partner]),
+        turned_mask=faces[:turned].turned_mask.float().div(255).round(),
+        turned_normals=faces[:turned].turned_normals.float() / 127,
+    )
+
+
+def masked_mean(values: Float[Tensor, "n c h w"], mask: Float[Tensor, "n 1 h w"]) -> Tensor:
+    """Mean of `values` over the pixels of the mask and all channels; 0 for an empty mask."""
+    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1)
+
+
+class FaceL2:
+    """Squared error of the face inside the mask (Shu et al., CVPR 2017): mean of (x - F)^2."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return masked_mean((decoded.face.image - truth.image).square(), truth.mask)
+
+
+class FaceL1:
+    """Absolute error of the face inside the mask: mean of |x - F|."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return masked_mean((decoded.face.image - truth.image).abs(), truth.mask)
+
+
+class ImageL2:
+    """E_recon of eq. 8: mean of (x - x^)^2."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return F.mse_loss(decoded.composite, truth.image[: len(decoded.composite)])
+
+
+class ImageL1:
+    """The same with the absolute error, as the cited work has it (Shu et al., CVPR 2017)."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return F.l1_loss(decoded.composite, truth.image[: len(decoded.composite)])
+
+
+class Mask:
+    """Binary cross-entropy between the mask decoder and the fitted model's mask."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return F.binary_cross_entropy_with_logits(decoded.mask_logits, truth.mask[: len(decoded.mask_logits)])
+
+
+class AlbedoSmoothness:
+    """Mean absolute difference of neighbouring albedo pixels inside the face (Shu et al., CVPR 2017)."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        albedo, mask = decoded.face.albedo, truth.mask
+        across = masked_mean(albedo.diff(dim=3).abs(), mask[..., 1:] * mask[..., :-1])
+        down = masked_mean(albedo.diff(dim=2).abs(), mask[:, :, 1:] * mask[:, :, :-1])
+        return across + down
+
+
+class WhiteShading:
+    """Batch-wise white shading (Shu et al., CVPR 2017): 1/2 (mean shading - 0.75)^2, which fixes the albedo's scale."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return 0.5 * (masked_mean(decoded.face.shading, truth.mask) - MEAN_SHADING).square()
+
+
+class Pose:
+    """E_p, eq. 9: mean of (z_p - rotation)^2 over its nine numbers."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return F.mse_loss(decoded.codes.pose, truth.rotation)
+
+
+class Expression:
+    """E_exp, eq. 10: squared error of fc(z_exp), every coefficient weighted by the millimetres it moves the face.
+
+    Args:
+        morphable: The model whose coefficients are predicted.
+    """
+
+    def __init__(self, morphable: MorphableModel):
+        self.weights = displacement(morphable.expression)
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        error = (decoded.expression_coefficients - truth.expression).square()
+        return (error * self.weights.to(error.device)).mean()
+
+
+class Identity:
+    """E_id, eq. 11: squared error of fc(z_id), weighted likewise.
+
+    Args:
+        morphable: The model whose coefficients are predicted.
+    """
+
+    def __init__(self, morphable: MorphableModel):
+        self.weights = displacement(morphable.identity)
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        error = (decoded.identity_coefficients - truth.identity).square()
+        return (error * self.weights.to(error.device)).mean()
+
+
+class Normals:
+    """Squared error of the normals inside the mask (Shu et al., CVPR 2017)."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return masked_mean((decoded.face.normals - truth.normals).square(), truth.mask)
+
+
+class Light:
+    """Squared error of the light code against the fitted light (Shu et al., CVPR 2017)."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return F.mse_loss(decoded.codes.light, truth.light)
+
+
+class Shape:
+    """E_3d, eq. 12: mean of (x_3d - B x_2 z_exp x_3 z_id)^2, with the gradient of eq. 23."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        codes = decoded.codes
+        return _mean_loss(truth.shape, decoded.shape_core, [codes.expression, codes.identity])
+
+
+class SwappedShape:
+    """E_3d for the identity of one face and the expression of another.
+
+    The morphable model adds expression to identity, so the shape of every such pair is known; the pairs make the two
+    codes mean the same thing in every face.
+    """
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        codes = decoded.codes
+        return _mean_loss(truth.swapped_shape, decoded.shape_core, [codes.expression[decoded.partner], codes.identity])
+
+
+class Frontal:
+    """E_f, eq. 13: squared error of the frontal texture, on near-frontal faces inside the mask."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        rows = decoded.frontal_rows
+        mask = truth.mask[rows] * truth.frontal[rows, None, None, None]
+        return masked_mean((decoded.frontal - truth.image[rows]).square(), mask)
+
+
+class FrontalNormals:
+    """E_n, eq. 14: squared error of the frontal normals, on near-frontal faces inside the mask."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        rows = decoded.frontal_rows
+        mask = truth.mask[rows] * truth.frontal[rows, None, None, None]
+        return masked_mean((decoded.frontal_normals - truth.normals[rows]).square(), mask)
+
+
+class Decorrelation:
+    """Mean squared correlation, over the batch, of a code with the targets of the other factors.
+
+    The identity code against pose and the expression coefficients that move the face most, and the expression code
+    against pose and identity coefficients.
+
+    Args:
+        morphable: The model of the coefficients.
+        expressions, identities: How many coefficients take part.
+    """
+
+    def __init__(self, morphable: MorphableModel, expressions: int = 6, identities: int = 10):
+        self.expressions = displacement(morphable.expression).argsort(descending=True)[:expressions]
+        self.identities = displacement(morphable.identity).argsort(descending=True)[:identities]
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        pose = truth.rotation[:, [2, 5, 3]]  # sines of yaw, pitch and roll for small angles
+        device = pose.device
+        expression = torch.cat([truth.expression[:, self.expressions.to(device)], pose], 1)
+        identity = torch.cat([truth.identity[:, self.identities.to(device)], pose], 1)
+        return squared_correlation(decoded.codes.identity, expression) + squared_correlation(
+            decoded.codes.expression, identity
+        )
+
+
+class TurnedNormals:
+    """Squared error of the normals decoded in another pose, against the morphable model rendered in that pose."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        assert decoded.turned is not None
+        return masked_mean((decoded.turned.normals - truth.turned_normals).square(), truth.turned_mask)
+
+
+class FaceMask:
+    """Binary cross-entropy of the face stream's own mask, in the own pose and in the other."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        assert decoded.face.mask_logits is not None
+        own = F.binary_cross_entropy_with_logits(decoded.face.mask_logits, truth.mask)
+        if decoded.turned is None:
+            return own
+        assert decoded.turned.mask_logits is not None
+        return own + F.binary_cross_entropy_with_logits(decoded.turned.mask_logits, truth.turned_mask)
+
+
+class Objective:
+    """The weighted sum of all terms whose weight is not zero.
+
+    Args:
+        weights: Weights of the terms.
+        morphable: The morphable model of the training set.
+    """
+
+    def __init__(self, weights: LossWeights, morphable: MorphableModel):
+        terms: dict[str, Term] = {
+            "face_l2": FaceL2(),
+            "face_l1": FaceL1(),
+            "image_l2": ImageL2(),
+            "image_l1": ImageL1(),
+            "mask": Mask(),
+            "albedo_smoothness": AlbedoSmoothness(),
+            "white_shading": WhiteShading(),
+            "pose": Pose(),
+            "expression": Expression(morphable),
+            "identity": Identity(morphable),
+            "normals": Normals(),
+            "light": Light(),
+            "shape": Shape(),
+            "frontal": Frontal(),
+            "frontal_normals": FrontalNormals(),
+            "swapped_shape": SwappedShape(),
+            "decorrelation": Decorrelation(morphable),
+            "turned_normals": TurnedNormals(),
+            "face_mask": FaceMask(),
+        }
+        self.weights = {name: getattr(weights, name) for name in terms if getattr(weights, name) != 0}
+        self.terms = {name: terms[name] for name in self.weights}
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective and its unweighted terms."""
+        values = {name: term(decoded, truth) for name, term in self.terms.items()}
+        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        return total, values
+
+
+def displacement(basis: Float[Tensor, "components vertices 3"]) -> Float[Tensor, " components"]:
+    """How far one standard deviation of each component moves the face, relative to the mean over components."""
+    lengths = basis.flatten(1).norm(dim=1)
+    return lengths / lengths.mean()
+
+
+def squared_correlation(first: Float[Tensor, "n p"], second: Float[Tensor, "n q"]) -> Tensor:
+    """Mean squared correlation coefficient between the columns of two batches."""
+
+    def standardise(values: Tensor) -> Tensor:
+        centred = values - values.mean(0)
+        return centred / (centred.std(0) + 1e-3)
+
+    return (standardise(first).T @ standardise(second) / len(first)).square().mean()
+
+
+def _mean_loss(target: Tensor, core: Tensor, inputs: list[Tensor]) -> Tensor:
+    return multilinear_loss(target, core, inputs, reduction="mean")

@@ -1,0 +1,102 @@
+"""The pictures in which a network is looked at: edits, parts, interpolations."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.config import SIZE
+from facemodels.editing import interpolate, transfer
+from facemodels.figures import grid, normals_as_colours, on_paper
+from facemodels.morphable import MorphableModel
+from facemodels.rendering import euler_to_matrix, render_geometry, shade
+
+_MESH_LIGHT = torch.tensor([[0.75, 0.15, 0.45, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0]])
+_MESH_YAW = 0.45  # radians, so that the profile of the nose shows
+
+
+def edit_sheet(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "n 3 64 64"],
+    target: Float[Tensor, "n 3 64 64"],
+    factors: Sequence[str],
+    *,
+    together: bool = False,
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a face: source, target, reconstruction, then the source with each of the target's factors.
+
+    Args:
+        model: A trained network.
+        source: Faces to edit, aligned crops in [0, 1].
+        target: As many others.
+        factors: See `facemodels.editing.EDITABLE`.
+        together: Add a last column with all factors at once.
+        zoom: Factor of enlargement.
+    """
+    edits = [transfer(model, source, target, name).image for name in factors]
+    labels = ["source", "target", "reconstruction", *factors]
+    if together:
+        edits.append(transfer(model, source, target, factors).image)
+        labels.append("together")
+    rows = list(zip(source, target, transfer(model, source, target, []).image, *edits, strict=True))
+    return grid(rows, columns=labels, zoom=zoom)
+
+
+@torch.no_grad()
+def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 64"], zoom: int = 2) -> Image.Image:
+    """One row a face: everything the three streams decode."""
+    parts = model.decode(model.encode(images))
+    columns = {
+        "input": images,
+        "reconstruction": parts.image,
+        "face": on_paper(parts.face, parts.mask),
+        "albedo": on_paper(parts.albedo, parts.mask),
+        "normals": normals_as_colours(parts.normals, parts.mask),
+        "shading": on_paper((parts.shading / 1.3).clamp(0, 1), parts.mask),
+        "mask": parts.mask,
+        "background": parts.background,
+        "frontal": parts.frontal,
+        "frontal normals": (parts.frontal_normals + 1) / 2,
+    }
+    if parts.shape is not None and model.morphable is not None:
+        columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
+    rows = list(zip(*columns.values(), strict=True))
+    return grid(rows, columns=list(columns), zoom=zoom)
+
+
+def interpolation_sheet(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "1 3 64 64"],
+    target: Float[Tensor, "1 3 64 64"],
+    factors: Sequence[str],
+    *,
+    steps: int = 11,
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a factor: the source, the steps to the target's factor, the target (the paper's Figures 10 and 11)."""
+    rows = [[source[0], *interpolate(model, source, target, name, steps), target[0]] for name in factors]
+    amounts = [f"{step / (steps - 1):.1f}" for step in range(steps)]
+    return grid(rows, columns=["source", *amounts, "target"], row_labels=factors, zoom=zoom)
+
+
+def mesh_pictures(
+    vertices: Float[Tensor, "n vertices 3"], morphable: MorphableModel, size: int = SIZE, supersample: int = 2
+) -> Float[Tensor, "n 3 size size"]:
+    """Meshes in grey, turned a little to the side, on white."""
+    side = size * supersample
+    used = morphable.triangles[morphable.face].unique()
+    centred = vertices - vertices[:, used].mean(1, keepdim=True)
+    extent = centred[:, used].abs().amax((1, 2))
+    count = len(vertices)
+    yaw = torch.full((count,), _MESH_YAW)
+    rotation = euler_to_matrix(yaw, torch.zeros(count), torch.zeros(count))
+    shift = torch.full((count, 2), side / 2)
+    normals, mask = render_geometry(
+        centred, morphable.triangles, morphable.face, rotation, 0.46 * side / extent, shift, size=side
+    )
+    picture = on_paper((0.85 * shade(normals, _MESH_LIGHT.expand(count, -1))).clamp(0, 1), mask)
+    return torch.nn.functional.avg_pool2d(picture, supersample).expand(-1, 3, -1, -1)

@@ -1,0 +1,3 @@
+"""Training on one process or many, with checkpoints that resume exactly."""
+
+from facemodels.training.loop import train as train
