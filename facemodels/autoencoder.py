@@ -24,7 +24,7 @@ from facemodels.morphable import MorphableModel
 from facemodels.networks import Context, Encoder, UnpoolingDecoder, UpsamplingDecoder
 from facemodels.rendering.shading import shade
 from multilinear import face_splitting
-from multilinear.nn import Multilinear
+from multilinear.nn import Multilinear, TuckerCore
 
 PIXELS = 3 * SIZE * SIZE
 VERTEX_UNIT = 100.0
@@ -128,10 +128,11 @@ class NeuroTensorialAutoencoder(nn.Module):
         product = config.expression * config.identity
         components = config.morphable_identity + config.morphable_expression
         shape_size = 3 * config.vertices if config.shape_space == "vertices" else components
-        self.shape_core = Multilinear((config.expression, config.identity), shape_size, bias=False)
-        frontal_size = config.frontal_rank or PIXELS
-        self.frontal_core = Multilinear((LIGHT, config.expression, config.identity), frontal_size, bias=False)
-        self.frontal_basis = nn.Linear(frontal_size, PIXELS, bias=False) if config.frontal_rank else nn.Identity()
+        self.shape_core = Multilinear((config.expression, config.identity), shape_size)
+        sizes = (LIGHT, config.expression, config.identity)
+        self.frontal_core = Multilinear(
+            sizes, PIXELS, core=TuckerCore((config.frontal_rank, *sizes)) if config.frontal_rank else "full"
+        )
         self.normals = UpsamplingDecoder(product, config.channels, 4 if config.face_mask else 3, SIZE)
         self.albedo = UpsamplingDecoder(product, config.channels, 3, SIZE)
         self.mask = UnpoolingDecoder(config.mask, config.channels, 1, SIZE)
@@ -139,8 +140,6 @@ class NeuroTensorialAutoencoder(nn.Module):
         if config.shape_space == "coordinates":
             factor = torch.zeros(components, components) if morphable is None else shape_factor(morphable)
             self.register_buffer("shape_factor", factor)
-        for core in (self.shape_core, self.frontal_core):  # products of codes keep their size
-            nn.init.normal_(core.weight, std=core.weight[0].numel() ** -0.5)
         with torch.no_grad():
             facing_the_viewer = torch.tensor([0.0, 0.0, 1.0, 0.0])
             self.normals.bias.copy_(facing_the_viewer[: len(self.normals.bias)])
@@ -191,7 +190,7 @@ class NeuroTensorialAutoencoder(nn.Module):
         self, expression: Float[Tensor, "n k_expression"], identity: Float[Tensor, "n k_identity"]
     ) -> Float[Tensor, "n k_shape"]:
         """Stream 1, eq. 3: the 3D shape in the units of `shape_target`."""
-        return self.shape_core([expression, identity])
+        return self.shape_core(expression, identity)
 
     def frontal(
         self,
@@ -203,9 +202,9 @@ class NeuroTensorialAutoencoder(nn.Module):
 
         The normals come from the same product with every light coefficient replaced by 1/9.
         """
-        texture = self.frontal_basis(self.frontal_core([light, expression, identity]))
+        texture = self.frontal_core(light, expression, identity)
         constant = torch.full((LIGHT,), 1 / LIGHT, dtype=light.dtype, device=light.device)
-        normals = self.frontal_basis(self.frontal_core([constant, expression, identity]))
+        normals = self.frontal_core(constant, expression, identity)
         return texture.unflatten(1, (3, SIZE, SIZE)), normals.unflatten(1, (3, SIZE, SIZE))
 
     def decode(self, codes: Codes) -> Rendering:

@@ -362,4 +362,4 @@ def squared_correlation(first: Float[Tensor, "n p"], second: Float[Tensor, "n q"
 
 
 def _mean_loss(target: Tensor, core: Tensor, inputs: list[Tensor]) -> Tensor:
-    return multilinear_loss(target, core, inputs, reduction="mean")
+    return multilinear_loss(target, core, inputs, reduction="mean") / target.shape[1]

@@ -248,7 +248,7 @@ def check_new(path: str | os.PathLike[str]) -> None:
 
 
 def _write_table(directory: Path, rows: Iterable[dict[str, Any]]) -> int:
-    cache = directory / "cache"
+    cache = directory.with_suffix(".rows")
     quiet = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -257,17 +257,17 @@ def _write_table(directory: Path, rows: Iterable[dict[str, Any]]) -> int:
         if first is None:
             return 0
         features = datasets.Features({name: _feature(name, value) for name, value in first.items()})
-        writer = datasets.arrow_writer.ArrowWriter(path=str(cache) + ".arrow", features=features)
+        writer = datasets.arrow_writer.ArrowWriter(path=str(cache), features=features)
         for row in _chain(first, iterator):
             example: Any = features.encode_example({name: _stored(name, value) for name, value in row.items()})
             writer.write(example)
         count, _ = writer.finalize()
-        table = datasets.Dataset.from_file(str(cache) + ".arrow")
+        table = datasets.Dataset.from_file(str(cache))
         table.save_to_disk(str(directory), max_shard_size=_SHARD_BYTES)
         del table
         return count
     finally:
-        Path(str(cache) + ".arrow").unlink(missing_ok=True)
+        cache.unlink(missing_ok=True)
         if quiet:
             datasets.enable_progress_bars()
 
