@@ -128,7 +128,7 @@ def _smoothed_sections() -> tuple[Array, Array]:
     levels = np.arange(-200, 160.01, 0.5)
     table = monotone_cubic(_CROSS_SECTIONS[::-1, 0], _CROSS_SECTIONS[::-1, 1:], levels)
     reach = 24
-    kernel = bump(np.arange(-reach, reach + 1), 0, 9.0)
+    kernel = bump(np.arange(-reach, reach + 1.0), 0, 9.0)
     kernel /= kernel.sum()
     before, after = 2 * table[:1] - table[reach:0:-1], 2 * table[-1:] - table[-2 : -reach - 2 : -1]
     padded = np.concatenate([before, table, after])
