@@ -73,8 +73,8 @@ def multilinear_loss(
             "mean" of these over the samples.
 
     Returns:
-        Scalar, or a tensor of the leading dimensions for "none"; real for complex operands. float16 and bfloat16
-        are subtracted and summed in float32, which under autocast is also the result's dtype.
+        Scalar, or a tensor of the leading dimensions for "none"; real for complex operands. The difference is taken and
+        summed in float32 or better, which is also the result's dtype.
 
     Raises:
         TypeError: As in `multilinear_map`.
