@@ -196,7 +196,7 @@ def _nearest_triangles(screen: Tensor, triangles: Tensor, height: int, width: in
     wins = (z <= nearest[pixel]).nonzero().squeeze(1)
     shown = torch.full((count * height * width,), total, device=screen.device)
     shown.scatter_reduce_(0, pixel[wins], triangle[box[wins]], "amin")
-    return shown.masked_fill_(shown == total, -1).view(count, -1)
+    return shown.masked_fill_(shown == total, -1).view(count, height * width)
 
 
 def _barycentric(

@@ -112,7 +112,7 @@ def _cheeks(head: Head) -> Components:
     fold = bump(outside, 0, 3.2) - bump(outside, 8, 6)
     return {
         "cheekbone_protrusion": _outward(head, 2.2 * bump(across, 48, 13) * bump(level, -22, 11) * skin),
-        "cheek_fullness": _outward(head, 3.5 * bump(across, 47, 15) * bump(level, -62, 20) * skin),
+        "cheek_fullness": _outward(head, 3.2 * bump(across, 52, 16) * bump(level, -58, 27) * skin),
         "temple_fullness": _outward(head, 2 * bump(head.degrees, 62, 15) * bump(level, 22, 20) * head.skin),
         "nasolabial_depth": displacement(forward=-0.9 * fold * bump(level, -58, 10) * skin),
     }

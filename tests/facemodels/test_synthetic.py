@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from facemodels.data.factors import sample_factors
+from facemodels.data.synthetic import synthesise, synthesise_set
+from facemodels.errors import InputError
+from facemodels.morphable import MorphableModel
+from facemodels.rendering import matrix_to_euler, shade
+
+FIVE = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))
+TEMPLATE = [(22.675, 31.6), (41.75, 31.55), (32.2, 41.8), (23.95, 52.05), (40.6, 52.05)]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return list(synthesise(16, seed=3))
+
+
+def angles(rotation):
+    return np.rad2deg(torch.stack(matrix_to_euler(torch.from_numpy(rotation).view(3, 3))).numpy())
+
+
+class TestFactors:
+    def test_depend_on_seed_and_number_only(self):
+        first, again, other = sample_factors(1, 7), sample_factors(1, 7), sample_factors(2, 7)
+        assert_array_equal(first.expression, again.expression)
+        assert_array_equal(first.background, again.background)
+        assert (first.identity != other.identity).any()
+
+    def test_persons_keep_identity_and_colours_only(self):
+        first, second, stranger = (sample_factors(0, index, images_per_person=3) for index in (3, 5, 6))
+        assert first.person == second.person == 1
+        assert stranger.person == 2
+        assert_array_equal(first.identity, second.identity)
+        assert first.complexion.melanin == second.complexion.melanin
+        assert (first.expression != second.expression).any()
+        assert (first.light != second.light).any()
+        assert (first.identity != stranger.identity).any()
+
+    def test_distributions(self):
+        drawn = [sample_factors(0, index, images_per_person=1) for index in range(400)]
+        identity = np.stack([one.identity for one in drawn])
+        assert_allclose(identity.std(), 1, atol=0.05)
+        assert np.abs(identity).max() <= 2.6
+        yaw, pitch, _ = np.rad2deg([one.angles for one in drawn]).T
+        assert_allclose(yaw.std(), 17.5, atol=2)
+        assert np.abs(yaw).max() <= 45
+        assert_allclose(pitch.std(), 8, atol=1)
+        assert np.mean([one.emotion == "happy" for one in drawn]) == pytest.approx(0.3, abs=0.07)
+        assert abs(np.corrcoef(identity[:, 0], yaw)[0, 1]) < 0.15
+
+
+class TestSynthesise:
+    def test_shapes_and_types(self, samples):
+        expected = {
+            "image": ((64, 64, 3), np.uint8), "normals": ((64, 64, 3), np.int8), "mask": ((64, 64), np.uint8),
+            "rotation": ((9,), np.float32), "identity": ((157,), np.float32), "expression": ((28,), np.float32),
+            "light": ((9,), np.float32),
+        }  # fmt: skip
+        expected |= {f"turned_{name}": expected[name] for name in ("image", "normals", "mask", "rotation")}
+        for name, (shape, dtype) in expected.items():
+            assert samples[5][name].shape == shape, name
+            assert samples[5][name].dtype == dtype, name
+        assert [type(samples[5][name]) for name in ("name", "person", "emotion", "frontal")] == [str, int, str, bool]
+        assert len({sample["name"] for sample in samples}) == 16
+
+    def test_sample_does_not_depend_on_the_request(self, samples):
+        later = list(synthesise(23, seed=3, start=13))
+        assert [sample["name"] for sample in later] == [f"synthetic-3-{index:06d}" for index in range(13, 23)]
+        for name, value in samples[14].items():
+            assert_array_equal(later[1][name], value)
+
+    def test_normals_are_unit_in_the_mask_and_zero_outside(self, samples):
+        for sample in samples:
+            for view in ("", "turned_"):
+                length = np.linalg.norm(sample[f"{view}normals"] / 127.0, axis=2)
+                inside = sample[f"{view}mask"] == 255
+                assert_allclose(length[inside], 1, atol=0.01)
+                assert (length[~inside] == 0).all()
+                assert (sample[f"{view}mask"][~inside] == 0).all()
+                assert 0.2 < inside.mean() < 0.75
+
+    def test_image_is_shaded_by_its_normals_and_light(self, samples):
+        found = []
+        for sample in samples:
+            normals = torch.from_numpy(sample["normals"]).float().permute(2, 0, 1)[None] / 127
+            shading = shade(normals, torch.from_numpy(sample["light"])[None])[0, 0].numpy()
+            cheeks = (sample["mask"] > 0) & (sample["normals"][..., 2] > 60)
+            found.append(np.corrcoef(shading[cheeks], sample["image"].mean(axis=2)[cheeks])[0, 1])
+        assert np.median(found) > 0.4
+
+    def test_five_points_lie_near_the_template(self, samples):
+        """With the exact factors the camera can be had back: the least-squares similarity to the template."""
+        model = MorphableModel.procedural()
+        for sample in samples:
+            vertices = model.vertices(torch.from_numpy(sample["identity"]), torch.from_numpy(sample["expression"]))
+            points = torch.stack([vertices[model.landmarks[a:b]].mean(dim=0) for a, b in FIVE])
+            points = (points @ torch.from_numpy(sample["rotation"]).view(3, 3).T)[:, :2].double().numpy()
+            template = np.array(TEMPLATE) * [1, -1]
+            centred, wanted = points - points.mean(axis=0), template - template.mean(axis=0)
+            u, _, vt = np.linalg.svd(centred.T @ wanted)
+            roll = np.rad2deg(np.arctan2((u @ vt)[0, 1], (u @ vt)[0, 0]))
+            assert abs(roll) < 6  # the sample's own rotation is upright but for the detector's inaccuracy
+
+    def test_mask_covers_the_template_eyes_and_mouth(self, samples):
+        for sample in (sample for sample in samples if sample["frontal"]):
+            for x, y in TEMPLATE:
+                assert sample["mask"][int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].any()
+
+    def test_turned_view_is_the_same_face_from_elsewhere(self, samples):
+        difference = [np.abs(angles(sample["rotation"]) - angles(sample["turned_rotation"]))[0] for sample in samples]
+        assert np.median(difference) > 8
+        assert all((sample["image"] != sample["turned_image"]).any() for sample in samples)
+
+    def test_frontal_says_what_the_rotation_says(self, samples):
+        for sample in samples:
+            yaw, pitch, _ = angles(sample["rotation"])
+            assert sample["frontal"] == (abs(yaw) <= 15 and abs(pitch) <= 15)
+        assert {sample["frontal"] for sample in samples} == {True, False}
+
+    def test_progress_counts_up(self):
+        counted = []
+        assert len(list(synthesise(5, progress=counted.append))) == 5
+        assert counted == [1, 2, 3, 4, 5]
+
+    def test_nothing_to_do(self):
+        assert list(synthesise(0)) == []
+        assert list(synthesise(7, start=7)) == []
+
+    @pytest.mark.slow
+    def test_processes_make_the_same(self, samples):
+        together = list(synthesise(33, seed=3, workers=2))
+        assert len(together) == 33
+        for name, value in samples[9].items():
+            assert_array_equal(together[9][name], value)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"count": -1}, "count, seed and start must not be negative, got -1, 0 and 0"),
+            ({"count": 1, "workers": 0}, "images_per_person and workers must be at least 1, got 4 and 0"),
+        ],
+    )
+    def test_rejects_numbers_out_of_range(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            synthesise(**arguments)
+
+
+class TestSynthesiseSet:
+    def test_nobody_is_in_both_splits(self, tmp_path):
+        prepared = synthesise_set(tmp_path / "set", count=12, held_out=0.4, images_per_person=3)
+        persons = {split: set(prepared.split(split)["person"]) for split in ("train", "test")}
+        assert persons == {"train": {0, 1}, "test": {2, 3}}
+        assert prepared.morphable.name == "procedural"
+
+    def test_rejects_a_share_above_one(self, tmp_path):
+        with pytest.raises(ValueError, match="held_out must be at least 0 and below 1, got 1"):
+            synthesise_set(tmp_path / "set", held_out=1)
+
+    def test_does_not_write_over_a_folder(self, tmp_path):
+        with pytest.raises(InputError, match="exists"):
+            synthesise_set(tmp_path, count=2)
