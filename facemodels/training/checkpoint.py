@@ -111,4 +111,12 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     )
     if not fits:
         raise InputError(f"the optimizer state in {path} is of another network; remove it or choose another directory")
+    # in the parameters' own memory format, which files do not keep and fused optimizers rely on
+    state = {
+        number: {
+            name: torch.empty_like(parameters[number]).copy_(value) if value.ndim else value
+            for name, value in entries.items()
+        }
+        for number, entries in state.items()
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
 from tqdm import tqdm
@@ -65,6 +66,7 @@ def train(
     """
     if (training.steps is None) == (training.minutes is None):
         raise InputError("training needs either a number of steps or a number of minutes; give one of them")
+    AcceleratorState._reset_state()  # a process may train twice, and with another precision
     accelerator = Accelerator(mixed_precision=training.precision)
     main = accelerator.is_main_process
     faces = prepared.faces("train")

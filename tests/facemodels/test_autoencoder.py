@@ -1,0 +1,147 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from facemodels.autoencoder import NeuroTensorialAutoencoder, shape_factor
+from facemodels.config import preset
+from facemodels.errors import InputError
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 64, 64)
+
+
+def test_decodes_everything(model, images, morphable):
+    with torch.no_grad():
+        parts = model.decode(model.encode(images))
+    shapes = {name: tuple(value.shape[1:]) for name, value in vars(parts).items()}
+    picture, plane = (3, 64, 64), (1, 64, 64)
+    assert shapes == {
+        "image": picture,
+        "face": picture,
+        "albedo": picture,
+        "normals": picture,
+        "shading": plane,
+        "mask": plane,
+        "face_mask": plane,
+        "background": picture,
+        "frontal": picture,
+        "frontal_normals": picture,
+        "shape": (morphable.n_vertices, 3),
+    }
+    assert_close(parts.image, (parts.mask * parts.face + (1 - parts.mask) * parts.background).clamp(0, 1))
+    assert parts.normals.norm(dim=1).max() <= 1 + 1e-4
+
+
+def test_parameter_counts_of_the_paper():
+    network, _ = preset("paper")
+    with torch.device("meta"):
+        model = NeuroTensorialAutoencoder(network)
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    assert count["shape_core"] == 28125 * 1200
+    assert count["frontal_core"] == 12288 * 10800
+    encoder = (96 * 75 + 96) + (48 * 96 * 25 + 48) + (24 * 48 * 25 + 24) + (1536 * 128 + 128)
+    assert count["encoder"] == encoder
+    assert count["heads"] == 129 * (128 + 128 + 9 + 9 + 80 + 15)
+    assert count["expression_coefficients"] == 16 * 28 and count["identity_coefficients"] == 81 * 157
+
+
+def test_rotation_acts_on_the_product_of_codes(model):
+    """Section 3.4: the product, as a 3 x n matrix, is multiplied by the rotation from the left."""
+    expression, identity, light = torch.randn(1, 6), torch.randn(1, 9), torch.randn(1, 9)
+    seen = []
+    handle = model.albedo.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    rotation, _ = torch.linalg.qr(torch.randn(3, 3))
+    model.paint(rotation.reshape(1, 9), expression, identity, light)
+    model.paint(torch.eye(3).reshape(1, 9), expression, identity, light)
+    handle.remove()
+    product = torch.kron(expression[0], identity[0]).reshape(3, -1)
+    assert_close(seen[0].reshape(3, -1), rotation @ product)
+    assert_close(seen[1].reshape(3, -1), product)
+
+
+def test_frontal_normals_are_the_texture_under_the_constant_light(model):
+    """Equations 2 and 5: the same core, light replaced by 1/9."""
+    expression, identity = torch.randn(2, 6), torch.randn(2, 9)
+    _, normals = model.frontal(torch.randn(2, 9), expression, identity)
+    texture, _ = model.frontal(torch.full((2, 9), 1 / 9), expression, identity)
+    assert_close(texture, normals)
+
+
+def test_coordinates_measure_vertices(morphable):
+    factor = shape_factor(morphable)
+    first, second = torch.randn(2, 6, 8)
+    distance = (first - second) @ factor.T
+    moved = morphable.vertices(first[:, :5], first[:, 5:]) - morphable.vertices(second[:, :5], second[:, 5:])
+    ratio = moved.flatten(1).norm(dim=1) / distance.norm(dim=1)
+    assert_close(ratio, ratio[:1].expand(6), rtol=1e-4, atol=0)
+
+
+def test_the_shape_of_known_coefficients_comes_back(model, morphable):
+    identity, expression = torch.randn(2, 5), torch.randn(2, 3)
+    target = model.shape_target(identity, expression)
+    model.shape = lambda *codes: target
+    codes = model.encode(torch.rand(2, 3, 64, 64))
+    assert_close(model.vertices(codes), morphable.vertices(identity, expression), rtol=1e-3, atol=1e-2)
+
+
+def test_shape_space_of_vertices(network_config, morphable):
+    config = dataclasses.replace(network_config, shape_space="vertices")
+    model = NeuroTensorialAutoencoder(config, morphable)
+    target = model.shape_target(torch.zeros(1, 5), torch.zeros(1, 3))
+    assert_close(target.reshape(-1, 3) * 100, morphable.mean)
+    assert model.decode(model.encode(torch.rand(1, 3, 64, 64))).shape.shape == (1, morphable.n_vertices, 3)
+
+
+class TestSaving:
+    def test_round_trip(self, model, images, tmp_path):
+        model.save_pretrained(tmp_path / "model")
+        again = NeuroTensorialAutoencoder.from_pretrained(tmp_path / "model")
+        with torch.no_grad():
+            first, second = (m.decode(m.encode(images)) for m in (model, again))
+        for name, value in vars(first).items():
+            assert_close(getattr(second, name), value)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(InputError, match=r"there is no checkpoint at .*; train one with `facemodels train`"):
+            NeuroTensorialAutoencoder.from_pretrained(tmp_path)
+
+    def test_truncated(self, model, tmp_path):
+        model.save_pretrained(tmp_path)
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(InputError, match="cannot be read"):
+            NeuroTensorialAutoencoder.from_pretrained(tmp_path)
+
+    def test_files_of_different_runs(self, model, tmp_path):
+        model.save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "background": 8}))
+        with pytest.raises(InputError, match="does not fit its config.json"):
+            NeuroTensorialAutoencoder.from_pretrained(tmp_path)
+
+    def test_missing_weight(self, model, tmp_path):
+        model.save_pretrained(tmp_path)
+        weights = load_file(tmp_path / "model.safetensors")
+        weights.pop("shape_core.weight")
+        save_file(weights, tmp_path / "model.safetensors")
+        with pytest.raises(InputError, match="shape_core"):
+            NeuroTensorialAutoencoder.from_pretrained(tmp_path)
+
+
+def test_refuses_other_images(model):
+    with pytest.raises(ValueError, match=r"must have shape \(n, 3, 64, 64\), got \(1, 64, 64, 3\)"):
+        model.encode(torch.rand(1, 64, 64, 3))
+    with pytest.raises(ValueError, match=r"must be floating point in \[0, 1\], got torch.uint8"):
+        model.encode(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_refuses_another_morphable_model(network_config, morphable):
+    config = dataclasses.replace(network_config, vertices=13)
+    with pytest.raises(ValueError, match=r"= \(5, 3, 13\), 'tiny' has \(5, 3, 12\)"):
+        NeuroTensorialAutoencoder(config, morphable)

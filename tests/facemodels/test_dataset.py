@@ -1,0 +1,85 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from facemodels.data.dataset import Faces, PreparedSet, decode_normals, encode_normals, write_prepared
+from facemodels.errors import InputError
+
+
+@given(arrays(np.int8, (3, 4, 3), elements=st.integers(-127, 127)))
+@settings(deadline=None)
+def test_normals_survive_the_png_form(normals):
+    bytes_ = torch.from_numpy(encode_normals(normals).transpose(2, 0, 1)[None].copy())
+    assert (decode_normals(bytes_)[0].permute(1, 2, 0).numpy() == normals).all()
+
+
+def test_round_trip(prepared):
+    rows = list(make_rows(24, held_out=8))
+    faces = prepared.faces("train")
+    assert len(faces) == 16 and len(prepared.faces("test")) == 8 and len(prepared) == 24
+    for number in (0, 15):
+        face, row = faces[number], rows[number]
+        assert (face.image.permute(1, 2, 0).numpy() == row["image"]).all()
+        assert (face.normals.permute(1, 2, 0).numpy() == row["normals"]).all()
+        assert (face.mask[0].numpy() == row["mask"]).all()
+        assert np.allclose(face.identity, row["identity"]) and np.allclose(face.rotation, row["rotation"])
+        assert bool(face.frontal) == row["frontal"]
+
+
+def test_morphable_model_and_info_travel_with_the_set(prepared, morphable):
+    assert torch.equal(prepared.morphable.expression, morphable.expression)
+    assert prepared.info == {"faces": 24, "source": "made for tests"}
+
+
+def test_limit_and_rows(prepared):
+    faces = prepared.faces("train", limit=5)
+    assert len(faces) == 5
+    assert len(faces[1:3]) == 2
+    assert faces.pictures().max() <= 1 and set(faces.masks().unique().tolist()) == {0.0, 1.0}
+    assert isinstance(faces.to("cpu"), Faces)
+
+
+def test_labels_of_evaluation_are_not_among_the_tensors(tmp_path, morphable):
+    rows = ({**row, "emotion": "happy", "person": 7} for row in make_rows(2))
+    prepared = write_prepared(tmp_path / "set", rows, morphable, {})
+    assert prepared.split("train")["emotion"] == ["happy", "happy"]
+    assert not hasattr(prepared.faces("train"), "emotion")
+
+
+def test_nothing_half_written_stays(tmp_path, morphable):
+    def broken():
+        yield from make_rows(3)
+        raise RuntimeError("the lights went out")
+
+    with pytest.raises(RuntimeError, match="the lights went out"):
+        write_prepared(tmp_path / "set", broken(), morphable, {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_refusals(tmp_path, prepared, morphable):
+    with pytest.raises(InputError, match="exists already"):
+        write_prepared(prepared.path, make_rows(1), morphable, {})
+    with pytest.raises(InputError, match="not one face to write"):
+        write_prepared(tmp_path / "empty", [], morphable, {})
+    with pytest.raises(InputError, match=r"is not a prepared set \(no preparation.json in it\)"):
+        PreparedSet(tmp_path)
+    (tmp_path / "preparation.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as a prepared set"):
+        PreparedSet(tmp_path)
+
+
+def test_missing_column_and_empty_split(tmp_path, morphable):
+    rows = ({name: value for name, value in row.items() if name != "light"} for row in make_rows(2))
+    with pytest.raises(InputError, match="lacks the columns light"):
+        write_prepared(tmp_path / "set", rows, morphable, {})
+    whole = write_prepared(tmp_path / "whole", make_rows(2), morphable, {})
+    with pytest.raises(InputError, match="holds no faces of the split 'test'"):
+        whole.faces("test")
+    assert json.loads((whole.path / "preparation.json").read_text())["faces"] == 2

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from facemodels.editing import EDITABLE, _inpaint, interpolate, to_tensor, transfer
+
+
+@pytest.fixture
+def pair():
+    return torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+
+
+@pytest.mark.parametrize("factor", EDITABLE)
+def test_transfer_takes_one_code(model, pair, factor):
+    source, target = pair
+    edit = transfer(model, source, target, factor)
+    own, donor = model.encode(source), model.encode(target)
+    for name in EDITABLE:
+        assert_close(getattr(edit.codes, name), getattr(donor if name == factor else own, name))
+    assert edit.image.shape == (2, 3, 64, 64) and 0 <= edit.image.min() <= edit.image.max() <= 1
+
+
+def test_transfer_of_nothing_is_the_reconstruction(model, pair):
+    source, target = pair
+    with torch.no_grad():
+        assert_close(transfer(model, source, target, []).image, model.decode(model.encode(source)).image)
+
+
+def test_transfer_from_itself_changes_nothing(model, pair):
+    source, _ = pair
+    assert_close(transfer(model, source, source, "expression").image, transfer(model, source, source, []).image)
+
+
+def test_turned_faces_stand_in_their_own_outline(model, pair):
+    """With a new pose the mask is the face stream's, and nothing of the old face is left beside it."""
+    source, target = pair
+    edit = transfer(model, source, target, "pose")
+    outside = edit.rendering.face_mask < 1e-3
+    inside = edit.rendering.face_mask > 1 - 1e-3
+    assert_close(edit.image * inside, edit.rendering.face * inside, atol=2e-3, rtol=0)
+    assert edit.image.shape == source.shape and outside.shape == inside.shape
+
+
+def test_inpainting_fills_from_around():
+    across = torch.linspace(0, 1, 64).expand(3, 64, 64).clone()
+    where = torch.zeros(64, 64, dtype=torch.bool)
+    where[20:40, 20:40] = True
+    holed = torch.where(where, torch.zeros(()), across)
+    assert_close(_inpaint(holed, where), across, atol=1e-2, rtol=0)
+    everything = torch.ones(64, 64, dtype=torch.bool)
+    assert_close(_inpaint(across, everything), across)
+
+
+@pytest.mark.parametrize("factor", EDITABLE)
+def test_interpolation_runs_from_source_to_edit(model, pair, factor):
+    source, target = pair[0][:1], pair[1][:1]
+    pictures = interpolate(model, source, target, factor, steps=3)
+    assert pictures.shape == (3, 3, 64, 64)
+    assert_close(pictures[2:], transfer(model, source, target, factor).image)
+    if factor != "pose":  # a pose puts even its own source into the face stream's mask
+        assert_close(pictures[:1], transfer(model, source, target, []).image)
+
+
+def test_refusals(model, pair):
+    source, target = pair
+    with pytest.raises(ValueError, match="there is no code 'hair'"):
+        transfer(model, source, target, "hair")
+    with pytest.raises(ValueError, match=r"expression has shape \(2, 6\), got \(1, 6\)"):
+        transfer(model, source, target[:1], "expression")
+    with pytest.raises(ValueError, match="takes one face on each side, got 2 and 2"):
+        interpolate(model, source, target, "pose")
+    with pytest.raises(ValueError, match=r"must have shape \(64, 64, 3\)"):
+        to_tensor(torch.zeros(3, 64, 64).numpy())
