@@ -121,6 +121,49 @@ def multilinear_loss(target: ArrayLike, core: ArrayLike, inputs: Sequence[ArrayL
     return sum(abs(x[index] - prediction[index]) ** 2 for index in indices(x.shape))
 
 
+def multi_mode_dot(tensor: ArrayLike, operands: Sequence[ArrayLike], modes: Sequence[int]) -> Array:
+    """One mode product after the other, from the last mode to the first so that dropped modes renumber nothing."""
+    result = np.asarray(tensor)
+    for mode, operand in sorted(zip(modes, operands, strict=True), key=lambda pair: -pair[0]):
+        result = mode_dot(result, operand, mode)
+    return result
+
+
+def mttkrp(tensor: ArrayLike, factors: Sequence[ArrayLike], mode: int, weights: ArrayLike | None = None) -> Array:
+    """Entry `[i, r]` is the sum over the other modes of `x[..., i, ...]` times their factors, times weights[r]."""
+    x, fs = np.asarray(tensor), [np.asarray(f) for f in factors]
+    rank = fs[mode].shape[1]
+    w = np.ones(rank, x.dtype) if weights is None else np.asarray(weights)
+    result = np.zeros((x.shape[mode], rank), np.result_type(x, w, *fs))
+    for index in indices(x.shape):
+        for r in range(rank):
+            others = prod_of(f[i, r] for m, (f, i) in enumerate(zip(fs, index, strict=True)) if m != mode)
+            result[index[mode], r] += x[index] * others * w[r]
+    return result
+
+
+def cp_to_tensor(factors: Sequence[ArrayLike], weights: ArrayLike | None = None) -> Array:
+    """Entry `[i, j, ...]` is the sum over r of `weights[r] a[i, r] b[j, r] ...`."""
+    fs = [np.asarray(f) for f in factors]
+    rank = fs[0].shape[1]
+    w = np.ones(rank, fs[0].dtype) if weights is None else np.asarray(weights)
+    result = np.zeros([f.shape[0] for f in fs], np.result_type(w, *fs))
+    for index in indices(result.shape):
+        for r in range(rank):
+            result[index] += w[r] * prod_of(f[i, r] for f, i in zip(fs, index, strict=True))
+    return result
+
+
+def tucker_to_tensor(core: ArrayLike, factors: Sequence[ArrayLike]) -> Array:
+    """Entry `[i, j, ...]` is the sum over a, b, ... of `core[a, b, ...] u[i, a] v[j, b] ...`."""
+    c, fs = np.asarray(core), [np.asarray(f) for f in factors]
+    result = np.zeros([f.shape[0] for f in fs], np.result_type(c, *fs))
+    for index in indices(result.shape):
+        for ranks in indices(c.shape):
+            result[index] += c[ranks] * prod_of(f[i, r] for f, i, r in zip(fs, index, ranks, strict=True))
+    return result
+
+
 def indices(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Every index of an array of this shape."""
     return product(*(range(size) for size in shape))

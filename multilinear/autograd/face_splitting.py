@@ -74,3 +74,19 @@ def face_splitting(factors: Sequence[Tensor]) -> Tensor:
     while len(factors) > LARGEST:
         factors = [OPERATORS[LARGEST](*factors[:LARGEST]), *factors[LARGEST:]]
     return OPERATORS[len(factors)](*factors) if len(factors) > 1 else factors[0]
+
+
+def face_splitting_backward(
+    gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]
+) -> "list[Tensor | None]":
+    """Gradients of any number of factors, differentiable; those beyond `LARGEST` share their product's gradient."""
+    if len(factors) == 1:
+        return [gradient if needed[0] else None]
+    if len(factors) <= LARGEST:
+        return OPERATORS[len(factors)].backward(gradient, factors, needed)
+    head, tail = factors[: LARGEST - 1], factors[LARGEST - 1 :]
+    tail_needed = needed[LARGEST - 1 :]
+    grouped = [*needed[: LARGEST - 1], any(tail_needed)]
+    *results, of_tail = OPERATORS[LARGEST].backward(gradient, [*head, face_splitting(tail)], grouped)
+    of_factors = [None] * len(tail) if of_tail is None else face_splitting_backward(of_tail, tail, tail_needed)
+    return [*results, *of_factors]
