@@ -7,6 +7,7 @@ show a face as the fit would have seen it in another pose.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ MIN_FACES = 30
 """Fewest faces from which the dependence on the pose is estimated."""
 
 _POSE_UNIT = 0.35  # radians, about 20 degrees: brings the angles of photos to order 1
+_TERMS = {1: 4, 2: 8}  # terms of a polynomial in the pose, by degree
 _MOVED_DIRECTIONS = 3  # of expression that are taken out of identity; with more, the person goes too
 _EXPRESSION_COMPONENTS = 28  # as many as the paper has
 _SMALLEST = 1e-3  # standard deviation, as a share of the largest, below which a direction counts as unused
@@ -28,18 +30,20 @@ _SMALLEST = 1e-3  # standard deviation, as a share of the largest, below which a
 
 @dataclass(frozen=True)
 class PoseTrend:
-    """A quadratic function of the pose, fitted to values by least squares.
+    """A linear or quadratic function of the pose, fitted to values by least squares.
 
     Attributes:
-        pitch: The pitch around which it is quadratic, in radians: photographers do not hold the camera level.
-        weights: Shape `(8, values)`.
+        pitch: The pitch that counts as zero, in radians: photographers do not hold the camera level.
+        weights: Shape `(4, values)` for degree 1, `(8, values)` for degree 2.
     """
 
     pitch: Float[Tensor, ""]
     weights: Float[Tensor, "terms values"]
 
     @classmethod
-    def fit(cls, rotation: Float[Tensor, "n 3 3"], values: Float[Tensor, "n values"]) -> "PoseTrend":
+    def fit(
+        cls, rotation: Float[Tensor, "n 3 3"], values: Float[Tensor, "n values"], degree: Literal[1, 2] = 2
+    ) -> "PoseTrend":
         """Least squares over `n` faces.
 
         Raises:
@@ -51,13 +55,13 @@ class PoseTrend:
                 f" from {MIN_FACES} or more; add photos"
             )
         pitch = matrix_to_euler(rotation.double())[1].median()
-        terms = _pose_terms(rotation, pitch)
+        terms = _pose_terms(rotation, pitch)[:, : _TERMS[degree]]
         # The pseudo-inverse leaves out terms that never vary, such as the roll of faces that are all upright.
         return cls(pitch, torch.linalg.pinv(terms, rtol=1e-6) @ values.double())
 
     def __call__(self, rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n values"]:
         """The values that the pose alone predicts."""
-        return _pose_terms(rotation, self.pitch) @ self.weights
+        return _pose_terms(rotation, self.pitch)[:, : len(self.weights)] @ self.weights
 
     @property
     def frontal(self) -> Float[Tensor, " values"]:
@@ -94,7 +98,8 @@ class Cleaning:
 
     Learnt from training faces alone, then applied to any face:
 
-    1. what a quadratic function of the pose predicts is taken out of identity and expression;
+    1. what the pose predicts is taken out: a quadratic function of it from identity, a linear one from expression
+       (people smile more when they face the camera: with the squares a part of the smile itself would go);
     2. expression is rotated to its principal axes (in mm on the surface) and scaled to unit variance;
     3. what the three leading of these predict is taken out of identity, and this part of the shape is given to their
        basis vectors, so that no shape is lost: the model is additive;
@@ -106,7 +111,8 @@ class Cleaning:
     """
 
     morphable: MorphableModel
-    trend: PoseTrend
+    identity_trend: PoseTrend
+    expression_trend: PoseTrend
     moved: Float[Tensor, "directions n_identity"]
     to_identity: Float[Tensor, "n_identity n_identity"]
     to_expression: Float[Tensor, "n_expression components"]
@@ -122,10 +128,10 @@ class Cleaning:
         Raises:
             InputError: There are too few faces.
         """
-        raw = torch.cat([fit.identity, fit.expression], dim=1).double()
-        trend = PoseTrend.fit(fit.rotation, raw)
-        sizes = [morphable.n_identity, morphable.n_expression]
-        identity, expression = (raw - trend(fit.rotation)).split(sizes, dim=1)
+        identity_trend = PoseTrend.fit(fit.rotation, fit.identity)
+        expression_trend = PoseTrend.fit(fit.rotation, fit.expression, degree=1)
+        identity = fit.identity - identity_trend(fit.rotation)
+        expression = fit.expression - expression_trend(fit.rotation)
         identity_basis, expression_basis = morphable.identity.double(), morphable.expression.double()
 
         to_expression, from_expression = principal_axes(expression, expression_basis)
@@ -137,23 +143,20 @@ class Cleaning:
 
         new_expression = torch.tensordot(from_expression, expression_basis, 1)
         new_expression[: len(moved)] += torch.tensordot(moved, identity_basis, 1)
-        mean_identity, mean_expression = trend.frontal.split(sizes)
         own = replace(
             morphable,
-            mean=morphable.vertices(mean_identity.to(fit.scale), mean_expression.to(fit.scale)),
+            mean=morphable.vertices(identity_trend.frontal.to(fit.scale), expression_trend.frontal.to(fit.scale)),
             identity=torch.tensordot(from_identity, identity_basis, 1).to(fit.scale),
             expression=new_expression.to(fit.scale),
             expression_names=tuple(f"component_{number:02d}" for number in range(len(new_expression))),
             name=f"{morphable.name}, fitted to {len(fit)} photos",
         )
-        return cls(own, trend, moved, to_identity, to_expression)
+        return cls(own, identity_trend, expression_trend, moved, to_identity, to_expression)
 
     def __call__(self, fit: Fit) -> tuple[Float[Tensor, "n n_identity"], Float[Tensor, "n n_expression"]]:
         """Clean identity and expression coefficients, in standard deviations of the training faces."""
-        raw = torch.cat([fit.identity, fit.expression], dim=1).double()
-        sizes = [len(self.to_identity), len(self.to_expression)]
-        identity, expression = (raw - self.trend(fit.rotation)).split(sizes, dim=1)
-        expression = expression @ self.to_expression
+        expression = (fit.expression - self.expression_trend(fit.rotation)) @ self.to_expression
+        identity = fit.identity - self.identity_trend(fit.rotation)
         identity = (identity - expression[:, : len(self.moved)] @ self.moved) @ self.to_identity
         return identity.to(fit.scale), expression.to(fit.scale)
 
