@@ -1,0 +1,213 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from facemodels.data import alignment
+from facemodels.data.alignment import (
+    TEMPLATE,
+    align,
+    apply_transform,
+    invert,
+    load_photo,
+    read_image,
+    resample,
+    similarity,
+)
+from facemodels.errors import InputError
+from facemodels.fitting.landmarks import Landmarks
+
+
+def encoded(picture, kind="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def gradient(width=48, height=32):
+    """An image whose red is x, whose green is y, in steps of 4."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = 4 * np.arange(width)
+    image[..., 1] = 4 * np.arange(height)[:, None]
+    return image
+
+
+class TestSimilarity:
+    @given(st.floats(-3, 3), st.floats(0.1, 30), st.floats(-500, 500), st.floats(-500, 500))
+    def test_recovers_a_similarity(self, angle, scale, x, y):
+        rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        moved = TEMPLATE @ rotation.T + [x, y]
+        found = similarity(TEMPLATE, moved)
+        np.testing.assert_allclose(found, np.c_[rotation, [x, y]], atol=1e-6)
+        np.testing.assert_allclose(apply_transform(invert(found), moved), TEMPLATE, atol=1e-6)
+
+    def test_never_mirrors(self):
+        found = similarity(TEMPLATE, TEMPLATE * [-1, 1])
+        assert np.linalg.det(found[:, :2]) > 0
+
+    def test_rejects_coinciding_points(self):
+        with pytest.raises(ValueError, match=r"the points coincide"):
+            similarity(np.ones((5, 2)), TEMPLATE)
+
+
+class TestAlign:
+    def test_in_place_the_crop_is_a_cut(self):
+        image = np.random.default_rng(0).integers(0, 256, (90, 100, 3)).astype(np.uint8)
+        smooth = np.asarray(Image.fromarray(image).resize((10, 9)).resize((100, 90), Image.Resampling.BICUBIC))
+        crop, transform = align(smooth, TEMPLATE + np.array([12, 20]))
+        np.testing.assert_allclose(transform, [[1, 0, -12], [0, 1, -20]], atol=1e-9)
+        np.testing.assert_allclose(crop.astype(int), smooth[20:84, 12:76].astype(int), atol=3)
+
+    @pytest.mark.parametrize("scale", [0.5, 1.0, 3.3, 9.0])
+    @pytest.mark.parametrize("angle", [0.0, 0.4, np.pi])
+    def test_points_land_on_the_template(self, scale, angle):
+        """Five blobs painted into a photo come out at the template."""
+        rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        five = (TEMPLATE - 32) @ rotation.T + 45 * scale
+        side = int(90 * scale)
+        y, x = np.mgrid[:side, :side] + 0.5
+        for number, point in enumerate(five):
+            blob = np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * (2 * scale) ** 2))
+            crop, transform = align(np.repeat((255 * blob).astype(np.uint8)[..., None], 3, 2), five)
+            weight = crop[..., 0].astype(float)
+            rows, columns = np.mgrid[:64, :64] + 0.5
+            centre = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
+            np.testing.assert_allclose(centre, TEMPLATE[number], atol=0.15)
+            np.testing.assert_allclose(apply_transform(transform, five), TEMPLATE, atol=1e-6)
+
+    def test_no_aliasing(self):
+        """A fine chequerboard becomes even grey, not stripes."""
+        board = np.indices((600, 600)).sum(0) % 2 * 255
+        crop, _ = align(np.repeat(board[..., None], 3, 2).astype(np.uint8), TEMPLATE * 8.7 + 10)
+        assert crop.std() < 3
+        assert abs(crop.mean() - 127.5) < 3
+
+    def test_border_is_repeated(self):
+        image = np.zeros((40, 40, 3), np.uint8)
+        image[:, :20], image[:, 20:] = (200, 0, 0), (0, 0, 200)
+        crop, _ = align(image, TEMPLATE - 12)
+        np.testing.assert_array_equal(crop[:, :25], np.broadcast_to([200, 0, 0], (64, 25, 3)))
+        np.testing.assert_array_equal(crop[:, 40:], np.broadcast_to([0, 0, 200], (64, 24, 3)))
+
+    @pytest.mark.parametrize("offset", [-500, 500])
+    def test_face_outside_the_photo(self, offset):
+        crop, _ = align(gradient(), TEMPLATE + offset)
+        assert (crop == crop[0, 0]).all()
+
+    def test_resample_back_into_the_photo(self):
+        image = np.asarray(Image.fromarray(gradient()).resize((100, 100), Image.Resampling.BICUBIC))
+        crop, transform = align(image, TEMPLATE * 0.9 + 20)
+        back = resample(crop, transform, (100, 100))
+        inside = np.s_[35:65, 35:65]
+        np.testing.assert_allclose(back[inside].astype(int), image[inside].astype(int), atol=4)
+
+
+class TestReadImage:
+    def test_rgb(self):
+        np.testing.assert_array_equal(read_image(encoded(Image.fromarray(gradient()))), gradient())
+
+    def test_path(self, tmp_path):
+        Image.fromarray(gradient()).save(tmp_path / "x.png")
+        np.testing.assert_array_equal(read_image(tmp_path / "x.png"), gradient())
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_exif_orientation(self, orientation):
+        picture = Image.fromarray(gradient())
+        stored = {
+            1: picture,
+            2: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+            3: picture.transpose(Image.Transpose.ROTATE_180),
+            4: picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+            5: picture.transpose(Image.Transpose.TRANSPOSE),
+            6: picture.transpose(Image.Transpose.ROTATE_90),
+            7: picture.transpose(Image.Transpose.TRANSVERSE),
+            8: picture.transpose(Image.Transpose.ROTATE_270),
+        }[orientation]
+        exif = Image.Exif()
+        exif[274] = orientation
+        np.testing.assert_array_equal(read_image(encoded(stored, exif=exif)), gradient())
+
+    @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA", "I;16", "I", "F"])
+    def test_every_mode_becomes_rgb(self, mode):
+        grey = np.tile(np.linspace(0, 255, 32).round().astype(np.uint8), (32, 1))
+        if mode == "I;16":
+            picture, kind = Image.fromarray(grey.astype(np.uint16) * 257), "PNG"
+        elif mode == "I":
+            picture, kind = Image.fromarray(grey.astype(np.int32) * 257), "TIFF"
+        elif mode == "F":
+            picture, kind = Image.fromarray(grey.astype(np.float32) / 255), "TIFF"
+        elif mode == "P":
+            picture, kind = Image.fromarray(grey).convert("P"), "PNG"
+        else:
+            picture, kind = Image.fromarray(grey).convert("RGB").convert(mode), "TIFF" if mode == "CMYK" else "PNG"
+        read = read_image(encoded(picture, kind))
+        assert read.shape == (32, 32, 3) and read.dtype == np.uint8
+        if mode != "1":
+            np.testing.assert_allclose(read.astype(int), np.repeat(grey[..., None], 3, 2).astype(int), atol=8)
+
+    def test_transparent_parts_become_white(self):
+        picture = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+        assert (read_image(encoded(picture)) == 255).all()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"this is text",
+            encoded(Image.fromarray(gradient()), "JPEG")[:400],
+            encoded(Image.fromarray(gradient()))[:90],
+        ],
+        ids=["zero bytes", "text", "truncated jpeg", "truncated png"],
+    )
+    def test_rejects_what_is_no_image(self, content):
+        with pytest.raises(InputError, match=r"^holiday.jpg is no image or is damaged"):
+            read_image(content, "holiday.jpg")
+
+    def test_rejects_a_missing_file(self):
+        with pytest.raises(InputError, match=r"there is no photo /no/such.jpg"):
+            read_image("/no/such.jpg")
+
+    def test_rejects_a_folder(self, tmp_path):
+        with pytest.raises(InputError, match=r"is no image"):
+            read_image(tmp_path)
+
+    def test_rejects_tiny_photos(self):
+        with pytest.raises(InputError, match=r"dot.png is 1x1 pixels, too small"):
+            read_image(encoded(Image.new("RGB", (1, 1))), "dot.png")
+
+    def test_rejects_huge_photos(self, monkeypatch):
+        monkeypatch.setattr(alignment, "MAX_PIXELS", 1000)
+        with pytest.raises(InputError, match=r"wall.png is 48x32 pixels, more than"):
+            read_image(encoded(Image.fromarray(gradient())), "wall.png")
+
+    def test_rejects_decompression_bombs(self):
+        bomb = encoded(Image.new("1", (20000, 20000)))
+        with pytest.raises(InputError, match=r"bomb.png (has too many|is 20000x20000) pixels"):
+            read_image(bomb, "bomb.png")
+
+
+class TestLoadPhoto:
+    def test_landmarks_are_in_the_crop(self):
+        class Detector:
+            def detect(self, image):
+                points = np.zeros((478, 3), np.float32)
+                points[[33, 133]] = [*(2 * TEMPLATE[0] + 7), 0]
+                points[[362, 263]] = [*(2 * TEMPLATE[1] + 7), 0]
+                points[[4, 61, 291], :2] = 2 * TEMPLATE[2:] + 7
+                return Landmarks.from_points(points)
+
+        photo = load_photo(encoded(Image.fromarray(gradient(60, 60))), Detector(), "x.png")
+        np.testing.assert_allclose(photo.landmarks.five, TEMPLATE, atol=1e-4)
+        np.testing.assert_allclose(photo.transform, [[0.5, 0, -3.5], [0, 0.5, -3.5]], atol=1e-6)
+        assert photo.crop.shape == (64, 64, 3) and photo.photo.shape == (60, 60, 3)
+
+    def test_no_face(self):
+        class Blind:
+            def detect(self, image):
+                return None
+
+        with pytest.raises(InputError, match=r"no face found in wall.png; try a larger or more frontal photo"):
+            load_photo(encoded(Image.fromarray(gradient())), Blind(), "wall.png")
