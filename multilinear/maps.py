@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from jaxtyping import Num
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from multilinear import _checks
 from multilinear.autograd import mode_dot as _mode_dot
@@ -114,12 +113,10 @@ def multilinear_loss(
 def squared_error(prediction: Tensor, target: Tensor, *, per_sample: bool = False) -> Tensor:
     """Sum of `|prediction - target|²` over everything, or over the last dimension, in float32 or better."""
     dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
-    prediction, target = prediction.to(dtype), target.to(dtype)
+    residual = prediction.to(dtype) - target.to(dtype)
     if dtype.is_complex:
-        prediction, target = (torch.view_as_real(x).flatten(-2) for x in (prediction, target))
-    if per_sample:
-        return mse_loss(prediction, target, reduction="none").sum(-1)
-    return mse_loss(prediction, target, reduction="sum")
+        residual = torch.view_as_real(residual).flatten(-2)
+    return residual.square().sum(-1) if per_sample else residual.square().sum()
 
 
 def _map(core: Tensor, inputs: Sequence[Tensor]) -> Tensor:

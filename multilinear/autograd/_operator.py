@@ -98,7 +98,8 @@ class MultilinearOperator:
             ctx.set_materialize_grads(False)
 
         def differentiate(ctx: Any, gradient: Tensor) -> "tuple[Tensor | None, ...]":
-            return _reduced(self.backward(gradient, ctx.saved_tensors, ctx.needs_input_grad), ctx.saved_tensors)
+            tensors = ctx.saved_tensors  # once: activation checkpointing unpacks them only once
+            return _reduced(self.backward(gradient, tensors, ctx.needs_input_grad), tensors)
 
         def differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> "tuple[Tensor | None, ...]":
             needs = ctx.needs_input_grad[:-1]
@@ -155,8 +156,9 @@ def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> Any:
-            gradients = BackwardFunction.apply(list(ctx.needs_input_grad), gradient, *ctx.saved_tensors)
-            return _reduced(_mask(gradients, ctx.needs_input_grad), ctx.saved_tensors)
+            tensors = ctx.saved_tensors
+            gradients = BackwardFunction.apply(list(ctx.needs_input_grad), gradient, *tensors)
+            return _reduced(_mask(gradients, ctx.needs_input_grad), tensors)
 
         @staticmethod
         def vmap(info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> tuple[Tensor, int]:

@@ -39,11 +39,12 @@ class _Inner(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         needs_tensor, *needed = ctx.needs_input_grad
         count = len(needed)
-        tensor, *factors = ctx.saved_tensors[: count + 1]
+        tensor, *saved = ctx.saved_tensors  # once: activation checkpointing unpacks them only once
+        factors = saved[:count]
         of_tensor = gradient * cp.cp_to_tensor(factors) if needs_tensor else None
         if torch.is_grad_enabled():  # create_graph: the kept results have no history
             results = cp.mttkrps(tensor, factors, needed)
         else:
-            kept = iter(ctx.saved_tensors[count + 1 :])
+            kept = iter(saved[count:])
             results = [next(kept) if need else None for need in needed]
         return of_tensor, *(None if result is None else gradient * result for result in results)
