@@ -154,7 +154,7 @@ def _sample_background(generator: np.random.Generator) -> Array:
         cover = 0.8 / (1 + np.exp(np.clip(3 * distance / softness, -50, 50)))[..., None]
         picture = picture * (1 - cover) + generator.random(3) * cover
     grey = picture.mean(axis=-1, keepdims=True)
-    return np.clip(grey + (picture - grey) * generator.uniform(0.15, 0.65), 0, 1)
+    return np.clip(grey + (picture - grey) * generator.uniform(0.1, 0.5), 0, 1)
 
 
 def _enlarge(small: Array) -> Array:

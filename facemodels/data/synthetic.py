@@ -13,24 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
-from facemodels.config import SIZE
 from facemodels.data.alignment import TEMPLATE, similarity
 from facemodels.data.dataset import PreparedSet, write_prepared
 from facemodels.data.factors import sample_factors
+from facemodels.data.portrait import build_heads, draw_heads
 from facemodels.morphable import MorphableModel
-from facemodels.morphable.procedural import albedo_model
-from facemodels.rendering import (
-    euler_to_matrix,
-    interpolate,
-    matrix_to_euler,
-    project_weak_perspective,
-    rasterize,
-    shade,
-    vertex_normals,
-)
+from facemodels.rendering import euler_to_matrix, matrix_to_euler
 
 Sample = dict[str, Any]
 
@@ -38,7 +28,6 @@ FRONTAL_DEGREES = 15.0
 """Largest yaw and pitch of a near-frontal face."""
 
 _BLOCK = 16  # samples made together; a block is always made whole, so that its numbers cannot depend on the request
-_SUPERSAMPLING = 2
 _LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 
 
@@ -178,24 +167,21 @@ def _start_worker() -> None:
 def _make_block(block: int, seed: int, images_per_person: int) -> list[Sample]:
     numbers = range(block * _BLOCK, (block + 1) * _BLOCK)
     factors = [sample_factors(seed, index, images_per_person=images_per_person) for index in numbers]
-    model, colours = MorphableModel.procedural(), albedo_model()
 
     def stack(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(one, name) for one in factors])).float()
 
     identity, expression, light, framing = map(stack, ("identity", "expression", "light", "framing"))
-    albedo = torch.from_numpy(np.stack([colours.colours(one.complexion) for one in factors])).float()
     background = stack("background").permute(0, 3, 1, 2)
-    vertices = model.vertices(identity, expression)
-    normals = vertex_normals(vertices, model.triangles)
+    heads = build_heads(identity, expression, [one.complexion for one in factors])
     arrays = {"identity": identity, "expression": expression, "light": light}
     for prefix, angles in (("", stack("angles")), ("turned_", stack("turned_angles"))):
-        rotation, scale, shift = _frame(model, vertices, angles, framing)
-        image, normal_map, mask = _render(model, vertices, normals, albedo, rotation, scale, shift, light, background)
+        rotation, scale, shift = _frame(heads.vertices, angles, framing)
+        image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
         arrays[f"{prefix}rotation"] = rotation.flatten(1)
         arrays[f"{prefix}image"] = (255 * image).round().byte().permute(0, 2, 3, 1)
-        arrays[f"{prefix}normals"] = (127 * normal_map).round().to(torch.int8).permute(0, 2, 3, 1)
-        arrays[f"{prefix}mask"] = (255 * mask).byte()
+        arrays[f"{prefix}normals"] = (127 * normals).round().to(torch.int8).permute(0, 2, 3, 1)
+        arrays[f"{prefix}mask"] = (255 * mask[:, 0]).byte()
     yaw, pitch, _ = matrix_to_euler(arrays["rotation"].unflatten(1, (3, 3)))
     frontal = torch.maximum(yaw.abs(), pitch.abs()) <= np.deg2rad(FRONTAL_DEGREES)
     return [
@@ -210,10 +196,11 @@ def _make_block(block: int, seed: int, images_per_person: int) -> list[Sample]:
     ]
 
 
-def _frame(model: MorphableModel, vertices: Tensor, angles: Tensor, framing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _frame(vertices: Tensor, angles: Tensor, framing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rotation, scale and shift of the camera that crops as photos are cropped: by five points, nearly."""
     turned = euler_to_matrix(angles[:, 0], angles[:, 1], torch.zeros(len(angles)))
-    five = torch.stack([vertices[:, model.landmarks[a:b]].mean(dim=1) for a, b in _LANDMARKS], dim=1)
+    landmarks = MorphableModel.procedural().landmarks
+    five = torch.stack([vertices[:, landmarks[a:b]].mean(dim=1) for a, b in _LANDMARKS], dim=1)
     five = ((five @ turned.transpose(-1, -2))[..., :2] * torch.tensor([1.0, -1.0])).double().numpy()  # y down, in mm
     crop = torch.from_numpy(np.stack([similarity(points, TEMPLATE) for points in five])).float()
     roll = torch.atan2(-crop[:, 1, 0], crop[:, 0, 0])  # anticlockwise, where y runs down
@@ -228,33 +215,3 @@ def _frame(model: MorphableModel, vertices: Tensor, angles: Tensor, framing: Ten
     arm = torch.stack([cosine * arm[:, 0] + sine * arm[:, 1], cosine * arm[:, 1] - sine * arm[:, 0]], dim=1)
     shift = middle + grow[:, None] * arm + framing[:, :2]
     return euler_to_matrix(level, level, tilt) @ rotation, grow * scale, shift
-
-
-def _render(
-    model: MorphableModel,
-    vertices: Tensor,
-    normals: Tensor,
-    albedo: Tensor,
-    rotation: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    light: Tensor,
-    background: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Image (n, 3, 64, 64), normals (n, 3, 64, 64) and mask (n, 64, 64), from four samples a pixel."""
-    fine = _SUPERSAMPLING
-    screen = project_weak_perspective(vertices, rotation, fine * scale, fine * shift)
-    fragments = rasterize(screen, model.triangles, fine * SIZE)
-    attributes = torch.cat([normals @ rotation.transpose(-1, -2), albedo], dim=2)
-    seen = interpolate(attributes, model.triangles, fragments)
-    normal = _unit(seen[:, :3])
-    colour = (seen[:, 3:] * shade(normal, light).clamp_min(0)).clamp(0, 1)
-    covered = fragments.covered[:, None].float()
-    image = avg_pool2d(colour * covered, fine) + (1 - avg_pool2d(covered, fine)) * background
-    face = covered * model.face[fragments.triangle.clamp_min(0)][:, None]
-    mask = (avg_pool2d(face, fine) >= 0.5).float()
-    return image.clamp(0, 1), _unit(avg_pool2d(normal * face, fine)) * mask, mask[:, 0]
-
-
-def _unit(normals: Tensor) -> Tensor:
-    return normals * normals.square().sum(dim=1, keepdim=True).clamp_min(1e-12).rsqrt()

@@ -10,3 +10,5 @@ from facemodels.morphable.procedural.emotions import EMOTIONS as EMOTIONS
 from facemodels.morphable.procedural.emotions import emotion_coefficients as emotion_coefficients
 from facemodels.morphable.procedural.emotions import limit_expression as limit_expression
 from facemodels.morphable.procedural.expression import EXPRESSIONS as EXPRESSIONS
+from facemodels.morphable.procedural.hair import hair_triangles as hair_triangles
+from facemodels.morphable.procedural.hair import long_hair as long_hair

@@ -10,9 +10,9 @@ import numpy as np
 
 from facemodels.morphable.procedural import anatomy
 from facemodels.morphable.procedural.anatomy import EYE_LEVEL, MOUTH_HALF_WIDTH
-from facemodels.morphable.procedural.fields import Array, bump, rise
+from facemodels.morphable.procedural.fields import Array, bump, plateau, rise
 from facemodels.morphable.procedural.head import N_VERTICES, Head
-from facemodels.morphable.procedural.sheet import EYE_POCKET, MOUTH_POCKET
+from facemodels.morphable.procedural.sheet import EYE_POCKET, MOUTH_POCKET, hairline
 from facemodels.morphable.procedural.smooth import smooth_functions
 
 N_TONES = 24
@@ -47,6 +47,11 @@ class Complexion:
         freckles: 0 to 1.
         bald: 1 without scalp hair, else 0.
         make_up: Darker lashes and lips, 0 to 1.
+        fringe: How far hair hangs into the forehead, in mm; below 0 the hairline recedes.
+        parting: Where the fringe parts, -1 at the subject's right to 1 at the left.
+        hair_length: How far long hair hangs below the eyes, in mm; 0 is a short cut.
+        hair_volume: How far long hair stands off, in mm.
+        hair_front: Where long hair starts beside the face, in degrees from the front.
         tones: Weights of the skin's smooth variation, standard normal, shape `(24,)`.
     """
 
@@ -64,6 +69,11 @@ class Complexion:
     freckles: float = 0.0
     bald: float = 0.0
     make_up: float = 0.0
+    fringe: float = 0.0
+    parting: float = 0.0
+    hair_length: float = 0.0
+    hair_volume: float = 10.0
+    hair_front: float = 70.0
     tones: Array = field(default_factory=lambda: np.zeros(N_TONES))
 
 
@@ -71,6 +81,8 @@ def sample_complexion(generator: np.random.Generator) -> Complexion:
     """Draw a plausible complexion; dark skin makes dark hair and brown eyes likelier."""
     melanin = generator.beta(1.1, 1.6)
     beard = generator.choice([0.0, generator.uniform(0.1, 0.45), generator.uniform(0.5, 0.85)], p=[0.72, 0.18, 0.10])
+    bald = float(generator.random() < 0.05)
+    long_hair = not bald and generator.random() < (0.1 if beard else 0.55)
     return Complexion(
         melanin=melanin,
         blood=float(np.clip(0.15 + 0.35 * generator.standard_normal(), -0.4, 1.0)),
@@ -84,8 +96,15 @@ def sample_complexion(generator: np.random.Generator) -> Complexion:
         beard=float(beard),
         blush=generator.uniform(0.1, 0.9),
         freckles=generator.beta(0.5, 3.0),
-        bald=float(generator.random() < 0.05),
-        make_up=generator.uniform(0.3, 1.0) if beard == 0 and generator.random() < 0.4 else 0.0,
+        bald=bald,
+        make_up=generator.uniform(0.3, 1.0)
+        if beard == 0 and generator.random() < (0.7 if long_hair else 0.15)
+        else 0.0,
+        fringe=float(np.clip(2 + 13 * generator.standard_normal(), -16, 36)),
+        parting=generator.uniform(-1, 1),
+        hair_length=generator.uniform(50, 190) if long_hair else 0.0,
+        hair_volume=generator.uniform(4, 18),
+        hair_front=generator.uniform(56, 84),
         tones=generator.standard_normal(N_TONES),
     )
 
@@ -104,10 +123,12 @@ class AlbedoModel:
         """Albedo of each vertex in [0, 1], shape `(V, 3)`."""
         person, head = complexion, self.head
         skin_tone = _LIGHTEST_SKIN * np.exp(-_MELANIN * person.melanin - _BLOOD * person.blood)
-        hair = _hair_colour(person)
+        hair = hair_colour(person)
         brow = 0.75 * hair + 0.1 * skin_tone * (1 - person.hair)
-        lip = skin_tone * ([0.86, 0.66, 0.68] - np.array([0.0, 0.10, 0.07]) * person.lip) + [0.02, 0, 0]
-        lip = lip * (1 - 0.5 * person.make_up) + 0.5 * person.make_up * np.array([0.62, 0.20, 0.22])
+        lip = skin_tone * (np.array([0.87, 0.70, 0.71]) - np.array([0.0, 0.10, 0.07]) * person.lip) + np.array(
+            [0.02, 0, 0]
+        )
+        lip = lip * (1 - 0.4 * person.make_up) + 0.4 * person.make_up * np.array([0.64, 0.24, 0.26])
 
         colour = self._skin(person)
         colour = _mix(colour, lip, 0.92 * self._lips)
@@ -115,10 +136,10 @@ class AlbedoModel:
         colour = _mix(colour, 0.7 * hair + 0.25 * skin_tone, stubble)
         colour = _mix(colour, brow, self._brows(person.brow_thickness) * person.brow_density)
         colour = _mix(colour, 0.35 * brow, self._upper_lashes * (0.7 + 0.3 * person.make_up))
-        colour = _mix(colour, 0.6 * brow + 0.25 * skin_tone, self._lower_lashes * (0.35 + 0.35 * person.make_up))
+        colour = _mix(colour, 0.6 * brow + 0.25 * skin_tone, self._lower_lashes * (0.2 + 0.4 * person.make_up))
         colour = colour * self._occlusion[:, None]
         if not person.bald:
-            colour = _mix(colour, hair * (1 + self._strands[:, None]), 0.97 * head.hair)
+            colour = _mix(colour, hair * (1 + self._strands[:, None]), 0.97 * self._hair(person))
         colour = _mix(colour, 0.5 * skin_tone + [0.10, 0.02, 0.02], (head.pocket == EYE_POCKET).astype(float))
         colour = _mix(colour, 0.5 * lip, (head.pocket == MOUTH_POCKET).astype(float))
         colour = _mix(colour, np.array([0.16, 0.05, 0.05]), self._inside_mouth)
@@ -130,7 +151,7 @@ class AlbedoModel:
 
     def _skin(self, person: Complexion) -> Array:
         tone = 0.018 * self._tone_fields @ person.tones
-        melanin = person.melanin + 0.5 * tone + 0.55 * person.freckles * self._spots * (1 - person.melanin)
+        melanin = person.melanin + 0.5 * tone + 0.35 * person.freckles * self._spots * (1 - person.melanin)
         blood = person.blood + tone + 1.3 * person.blush * self._blush * (1 - 0.5 * person.melanin)
         absorbed = _MELANIN * melanin[:, None] + _BLOOD * blood[:, None]
         return _LIGHTEST_SKIN * np.exp(-absorbed) * (1 + 0.012 * self._grain[:, None])
@@ -151,6 +172,17 @@ class AlbedoModel:
         width = np.interp(across, [8, 11, 25, 38, 50, 56], [2.2, 2.9, 2.9, 2.3, 1.3, 0.9])
         ends = rise(across, 7.5, 12) * rise(across, 54, 45)
         return self._front_skin * ends * np.exp(-((np.abs(level - middle) / (width * thickness)) ** 2.4))
+
+    def _hair(self, person: Complexion) -> Array:
+        """Coverage by scalp hair, with the fringe that hangs into the forehead or what has receded."""
+        head = self.head
+        middle = plateau(head.angle, 0, 52)
+        if person.fringe > 0:
+            hanging = person.fringe * middle * (1 - 0.85 * bump(head.angle, 32 * person.parting, 11))
+        else:
+            hanging = person.fringe * (bump(head.degrees, 33, 16) + 0.4 * middle)
+        above = head.level - hairline(head.angle) + hanging + 12 * self._strands * (middle > 0.01)
+        return rise(above, -5, 6) * head.skin * rise(head.level, 12, 20) + head.hair * rise(head.level, 20, 12)
 
     @cached_property
     def _upper_lashes(self) -> Array:
@@ -187,19 +219,20 @@ class AlbedoModel:
         """Light that hollows keep out, painted on: nostrils, creases, corners, below the chin, inside the ear."""
         head, skin = self.head, self._front_skin
         x, across, level, row = head.x, head.across, head.level, head.row
-        nostril = 0.62 * np.exp(-(np.hypot((across - 6.4) / 3.7, (level + 51.4) / 1.6) ** 3))
+        nostril = 0.55 * np.exp(-(np.hypot((across - 6.6) / 3.4, (level + 51.6) / 1.6) ** 3))
         wing, base = (
-            0.12 * bump(across, 18.5, 2.2) * bump(level, -45.5, 4.5),
+            0.08 * bump(across, 18.5, 2.2) * bump(level, -45.5, 4.5),
             0.06 * bump(across, 0, 9) * bump(level, -54.5, 2),
         )
         crease = 0.30 * bump(row, anatomy.KEY_CREASE, 0.32) * rise(across, 16, 24) * rise(across, 52, 45)
         corner, below_eye = (
-            0.22 * bump(across, 16, 5) * bump(level, 3, 7),
-            0.10 * bump(across, 30, 14) * bump(level, -9, 3.5),
+            0.16 * bump(across, 16, 5) * bump(level, 3, 7),
+            0.05 * bump(across, 30, 14) * bump(level, -9, 3.5),
         )
         mouth = 0.55 * np.exp(-(((row - 10.5) / 0.62) ** 4)) * rise(across, MOUTH_HALF_WIDTH + 1, MOUTH_HALF_WIDTH - 5)
         chin = 0.14 * bump(x, 0, 15) * bump(level, -86.5, 3.5)
         neck = 0.42 * rise(level, -114, -128) * (1 - 0.5 * rise(level, -140, -185))
+        neck = np.maximum(neck, 0.45 * bump(level, -124, 9) * rise(head.degrees, 30, 55))
         kept_out = skin * (nostril + wing + base + crease + corner + below_eye + mouth + chin)
         kept_out = kept_out + head.skin * neck + 0.45 * head.ear * rise(head.ring, 0.40, 0.05)
         return np.clip(1 - kept_out, 0.15, 1.0)
@@ -245,7 +278,8 @@ def _ramp(table: Array, position: float) -> Array:
     return np.array([np.interp(place, np.arange(len(table)), channel) for channel in table.T])
 
 
-def _hair_colour(person: Complexion) -> Array:
+def hair_colour(person: Complexion) -> Array:
+    """Red, green and blue of the hair, in [0, 1]."""
     colour = _ramp(_HAIR, person.hair)
     colour = colour * (1 - person.red) + person.red * _RED_HAIR
     return colour * (1 - person.grey) + person.grey * _GREY_HAIR

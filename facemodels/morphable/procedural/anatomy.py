@@ -25,7 +25,7 @@ def lid_curves(x: Array) -> tuple[Array, Array, Array]:
     axis = -1.6 + 3.0 * inside  # the outer corner is a little higher
     opening = np.clip(4 * inside * (1 - inside), 0, 1)
     fan = 0.7 + 1.2 * rise(np.abs(along - 0.5), 0.5, 0.9)  # rows spread beyond the corners
-    upper = axis + fan + 5.1 * opening**0.75 * (1 + 0.25 * (0.5 - inside))
+    upper = axis + fan + 4.7 * opening**0.75 * (1 + 0.25 * (0.5 - inside))
     lower = axis - fan - 3.9 * opening**0.8 * (1 - 0.25 * (0.5 - inside))
     return upper, lower, opening
 

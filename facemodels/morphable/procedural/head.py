@@ -19,6 +19,8 @@ from facemodels.morphable.procedural.sheet import COLUMNS, MOUTH_POCKET, ROWS, b
 SKIN, EYEBALL, UPPER_TEETH, LOWER_TEETH, EAR = range(5)
 SHEET_VERTICES = ROWS * COLUMNS
 N_VERTICES = 9375
+SHORTENING = 0.05
+"""By how much the face below the eyes is shorter than its levels say."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,10 @@ def build_head() -> Head:
         name: np.concatenate([part.column(name) for part in parts])
         for name in ("x", "level", "angle", "row", "side", "ring", "pocket", "hair")
     }
+    position = np.concatenate([part.position.reshape(-1, 3) for part in parts])
+    position[:, 1] += SHORTENING * np.maximum(-15 - position[:, 1], 0)
     return Head(
-        position=np.concatenate([part.position.reshape(-1, 3) for part in parts]),
+        position=position,
         triangles=np.concatenate(triangles).astype(np.int64),
         part=np.concatenate([part.column("part") for part in parts]).astype(np.int64),
         **columns,
@@ -199,7 +203,7 @@ def _eyeball(side: int) -> tuple[Array, Array]:
     """15 rings of 20 vertices around the gaze, with a slight bulge at the cornea: positions, degrees from the gaze."""
     degrees = np.array([4, 8, 10.5, 12.5, 17, 22, 25.5, 28, 31, 37, 45, 55, 68, 82, 98])
     polar, around = np.meshgrid(degrees, np.arange(20) / 20 * 2 * np.pi, indexing="ij")
-    radius = EYE_RADIUS + 0.3 * bump(polar, 0, 18)
+    radius = EYE_RADIUS + 0.3 * bump(polar, 0, 18) - 0.9 * rise(polar, 33, 55)  # smaller where lids always cover it
     tilt = np.deg2rad(polar)
     position = np.stack([np.sin(tilt) * np.cos(around), np.sin(tilt) * np.sin(around), np.cos(tilt)], axis=-1)
     return radius[..., None] * position + [side * EYE_ACROSS, EYE_LEVEL, EYE_DEPTH], polar

@@ -12,7 +12,7 @@ from facemodels.morphable.procedural.head import N_VERTICES, Head
 from facemodels.morphable.procedural.smooth import face_region, smooth_functions
 
 N_IDENTITY = 157
-NAMED_GAIN = 0.9
+NAMED_GAIN = 0.85
 """Standard deviations of the named components, as a share of the sizes written below."""
 SMOOTH_RMS = 0.6
 """Root mean square over the face, in mm, of the broadest smooth field."""
@@ -71,7 +71,7 @@ def _whole_head(head: Head) -> Components:
         "cranium_height": displacement(up=5 * rise(level, 20, 110)),
         "face_length": displacement(up=-5 * rise(level, -5, -112) * rise(degrees, 150, 60) * above_neck),
         "midface_length": displacement(up=-2.5 * midface * above_neck),
-        "cheekbone_width": _outward(head, 2.6 * bump(degrees, 55, 28) * bump(level, -28, 28) * outer * socket),
+        "cheekbone_width": _outward(head, 1.9 * bump(degrees, 55, 28) * bump(level, -28, 28) * outer * socket),
         "neck_width": _outward(head, 3 * rise(level, -112, -135) * outer),
         "forehead_slope": displacement(forward=-4 * rise(level, 22, 90) * head.front * outer),
     }

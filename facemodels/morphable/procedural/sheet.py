@@ -15,12 +15,23 @@ from facemodels.morphable.procedural.fields import Array, bump, monotone_cubic, 
 
 ROWS, COLUMNS = 105, 75
 EYE_POCKET, MOUTH_POCKET = 2, 1
-HAIR_STARTS = (
-    (0, 67), (12, 68), (26, 70), (38, 65), (47, 54), (56, 42), (63, 29), (70, 17), (77, 10),
-    (85, 14), (94, 22), (106, 22), (116, -6), (126, -50), (150, -62),
-)  # fmt: skip
-"""The hairline: degrees from the front, level in mm."""
-
+_HAIR_STARTS = (
+    (0, 67),
+    (12, 68),
+    (26, 70),
+    (38, 65),
+    (47, 54),
+    (56, 42),
+    (63, 29),
+    (70, 17),
+    (77, 10),
+    (85, 14),
+    (94, 22),
+    (106, 22),
+    (116, -6),
+    (126, -50),
+    (150, -62),
+)  # fmt: skip; degrees from the front, level in mm
 _INTERVALS = (9, 9, 9, 4, 4, 5, 7, 11, 5, 6, 5, 6, 8, 6, 6, 4)  # rows between two key rows: together ROWS - 1
 
 # level | y in the middle, half width, front z, centre z, back z, how much sides and back are lifted
@@ -29,8 +40,8 @@ _CROSS_SECTIONS = np.array([
     [120, 98, 54, 62, -8, -80, 0], [95, 83, 67, 80, -6, -95, 0], [68, 64.5, 73.5, 90.5, -4, -101, 0],
     [45, 44, 76.5, 95.5, -2, -103, 0], [24, 23.5, 76, 96.5, 0, -102, 0], [0, 0, 73.5, 91.5, 2, -97, 0],
     [-20, -20, 71, 90, 3, -92, 2], [-40, -40, 67.5, 90.5, 4, -85, 8], [-53, -53, 65, 92, 5, -80, 14],
-    [-72, -72, 60.5, 92.5, 6, -74, 24], [-90, -90, 55.5, 90.5, 7, -70, 34], [-104, -104, 51.5, 88, 7, -67, 41],
-    [-112, -112, 49.5, 83, 6, -66, 45], [-118, -117.5, 48, 74, 2, -66, 46], [-126, -120, 48.5, 61, -4, -66, 44],
+    [-72, -72, 63.5, 92.5, 6, -74, 24], [-90, -90, 60, 90.5, 7, -70, 34], [-104, -104, 56, 88, 7, -67, 41],
+    [-112, -112, 52.5, 83, 6, -66, 45], [-118, -117.5, 48, 74, 2, -66, 46], [-126, -120, 48.5, 61, -4, -66, 44],
     [-140, -128, 45, 44, -12, -66, 36], [-160, -147, 45.5, 36, -15, -67, 20], [-200, -190, 51, 34, -18, -72, 0],
 ], dtype=float)  # fmt: skip
 
@@ -96,7 +107,7 @@ def build_sheet() -> Sheet:
     z = z + facing * _lip_relief(x_mouth, row)
     y, z, pocket = _fold_pockets(y, z, x_eye, x_mouth, row, facing)
 
-    above = level - np.interp(np.abs(angle), [start[0] for start in HAIR_STARTS], [start[1] for start in HAIR_STARTS])
+    above = level - hairline(angle)
     thickness = rise(above, -4, 18) * (5.5 + 3.0 * rise(level, 50, 110))
     away = np.stack([sine, 1.4 * rise(level, 45, 150), cosine], axis=-1)
     away = away / np.linalg.norm(away, axis=-1, keepdims=True)
@@ -104,22 +115,28 @@ def build_sheet() -> Sheet:
     return Sheet(position, canonical_x, level, angle, row, pocket, hair=rise(above, -8, 7))
 
 
+def hairline(angle: Array) -> Array:
+    """Level at which short hair starts, in mm, at an angle in degrees."""
+    degrees, levels = zip(*_HAIR_STARTS, strict=True)
+    return np.asarray(np.interp(np.abs(angle), np.array(degrees), np.array(levels)))
+
+
 def nose_height(x: Array, level: Array) -> Array:
     """How far the nose stands out of the face, in mm, at canonical positions."""
     across = np.abs(x)
     inside = np.clip(level, -62, 28).ravel()
     levels = [-62, -57, -54.3, -52.8, -51, -48.5, -45.5, -42, -38, -32, -24, -14, -4, 6, 16, 28]
-    heights = [0.0, 0.8, 3.2, 6.2, 10.2, 15.2, 19.6, 22.0, 21.4, 18.6, 15.0, 10.6, 6.6, 4.0, 2.0, 0.0]
-    widths = [9.0, 8.0, 6.8, 8.0, 9.6, 10.8, 11.4, 11.5, 11.0, 10.4, 10.0, 9.6, 9.8, 11.0, 13.0, 15.0]
+    heights = [0.0, 1.2, 3.8, 6.4, 10.0, 14.6, 19.0, 21.6, 21.2, 18.4, 14.6, 10.2, 6.6, 4.0, 2.0, 0.0]
+    widths = [9.5, 9.0, 8.6, 9.2, 10.2, 11.2, 11.9, 12.2, 12.0, 11.6, 11.4, 11.4, 12.0, 13.0, 14.0, 15.0]
     height = monotone_cubic(levels, heights, inside).reshape(level.shape)
     width = monotone_cubic(levels, widths, inside).reshape(level.shape)
-    ridge = height * np.exp(-0.75 * (across / width) ** 2.1)
+    ridge = height * np.exp(-0.75 * (across / width) ** 1.8) * (1 - 0.05 * bump(x, 0, 2.5))  # with a rounded back
     tip = 1.2 * bump(x, 0, 6.5) * bump(level, -42.5, 5.5)
     flank_width = 11.5 + 4.5 * rise(level, -8, -42)
     flank = 6.5 * np.exp(-((across / flank_width) ** 2.2)) * rise(level, 2, -36)
-    flank = flank * rise(level - 0.014 * across**2, -55.5, -50.0)
-    wing = 6.8 * np.exp(-(np.hypot((across - 12.8) / 5.0, (level + 46.0) / 6.2) ** 2.6))
-    groove = -1.4 * bump(across, 11.0, 2.2) * bump(level, -40.5, 3.5)
+    flank = flank * rise(level - 0.03 * across**2, -57.0, -50.0)
+    wing = 6.0 * np.exp(-(np.hypot((across - 13.0) / 5.4, (level + 45.0) / 6.0) ** 2.2))
+    groove = -1.0 * bump(across, 11.5, 2.6) * bump(level, -40.0, 3.5)
     return ridge + tip + flank + wing + groove
 
 
@@ -163,7 +180,7 @@ def _frontal_relief(x: Array, level: Array) -> Array:
     brow = 3.5 * plateau(across, 27, 20) * bump(level - 0.10 * (across - 27), 19.5, 6.0)
     glabella = 1.8 * bump(x, 0, 11) * bump(level, 21, 7)
     socket = -8.3 * plateau(across, 31, 19) * bump(level, -1.5, 9.5)
-    inner_corner = -6.0 * bump(across, 15.5, 5.5) * bump(level, 2.5, 8.5)
+    inner_corner = -4.2 * bump(across, 17, 6.0) * bump(level, 2.0, 8.5)
     cheek = 3.2 * bump(across, 35, 13) * bump(level, -26, 9)
     tear_trough = -1.3 * bump(across - 0.8 * (-20 - level), 20, 5) * bump(level, -20, 6)
     muzzle = 4.2 * np.exp(-((across / 27) ** 2.6)) * bump(level, -68, 13)
