@@ -158,12 +158,12 @@ def correspond(
     warp = RBFInterpolator(source[known], offset, kernel="thin_plate_spline", smoothing=_TPS_SMOOTHING)
     on_face = morphable.triangles[morphable.face].unique().cpu().numpy()
     distance, nearest = KDTree(target[on_face]).query(source + warp(source))
-    dense = np.setdiff1d(np.flatnonzero(distance < _MAX_DISTANCE), known)
+    dense = np.setdiff1d(np.flatnonzero(np.asarray(distance) < _MAX_DISTANCE), known)
     weight = (config or FitConfig()).dense_weight
     return Correspondence(
         torch.cat([inner, torch.from_numpy(dense)]),
-        torch.cat([marked, torch.from_numpy(on_face[nearest[dense]])]),
-        torch.cat([torch.ones(len(inner)), torch.full((len(dense),), weight)]).double(),
+        torch.cat([marked, torch.from_numpy(on_face[np.asarray(nearest)[dense]])]),
+        torch.tensor([1.0] * len(inner) + [weight] * len(dense), dtype=torch.float64),
     )
 
 
@@ -216,7 +216,7 @@ class _Solver:
         coefficients = target.new_zeros(len(target), len(self.basis))
         for _ in range(self.config.rounds):
             rotation, scale, shift = _procrustes(self._shape(coefficients), target, self.weights)
-            in_face_frame = (target - shift[:, None]) / scale[:, None, None] @ rotation
+            in_face_frame = ((target - shift[:, None]) / scale[:, None, None]) @ rotation
             coefficients = (in_face_frame - self.mean).flatten(1) @ self.solution
         shape = self._shape(coefficients)
         rotation, scale, shift = _procrustes(shape, target, self.weights)

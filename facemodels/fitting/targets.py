@@ -128,9 +128,7 @@ class Cleaning:
         Raises:
             InputError: There are too few faces.
         """
-        identity_trend = PoseTrend.fit(fit.rotation, fit.identity)
         expression_trend = PoseTrend.fit(fit.rotation, fit.expression, degree=1)
-        identity = fit.identity - identity_trend(fit.rotation)
         expression = fit.expression - expression_trend(fit.rotation)
         identity_basis, expression_basis = morphable.identity.double(), morphable.expression.double()
 
@@ -138,8 +136,12 @@ class Cleaning:
         to_expression = to_expression[:, :_EXPRESSION_COMPONENTS]
         from_expression = from_expression[:_EXPRESSION_COMPONENTS]
         leading = (expression @ to_expression)[:, :_MOVED_DIRECTIONS]
-        moved = torch.linalg.pinv(leading) @ identity
-        to_identity, from_identity = principal_axes(identity - leading @ moved, identity_basis)
+        # Identity is regressed on both, the pose and the leading expressions, so that it is free of both.
+        same_pose = leading - PoseTrend.fit(fit.rotation, leading)(fit.rotation)
+        moved = torch.linalg.pinv(same_pose) @ fit.identity.double()
+        identity = fit.identity - leading @ moved
+        identity_trend = PoseTrend.fit(fit.rotation, identity)
+        to_identity, from_identity = principal_axes(identity - identity_trend(fit.rotation), identity_basis)
 
         new_expression = torch.tensordot(from_expression, expression_basis, 1)
         new_expression[: len(moved)] += torch.tensordot(moved, identity_basis, 1)

@@ -1,0 +1,132 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from facemodels.fitting.lighting import MEAN_SHADING, Observations, mean_albedo, observe, solve_light, surface_samples
+from facemodels.fitting.shape import Fit
+from facemodels.morphable import MorphableModel
+from facemodels.rendering import (
+    euler_to_matrix,
+    interpolate,
+    irradiance_basis,
+    light_from_direction,
+    project_weak_perspective,
+    rasterize,
+    render_geometry,
+    shade,
+)
+
+
+@pytest.fixture(scope="module")
+def morphable():
+    return MorphableModel.procedural()
+
+
+def lights(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(count, 3, generator=generator) + torch.tensor([0.0, 0.5, 1.5])
+    strength = 0.2 + 0.3 * torch.rand(count, generator=generator)
+    return light_from_direction(
+        direction, strength=strength, ambient=0.35 + 0.1 * torch.rand(count, generator=generator)
+    )
+
+
+@pytest.fixture(scope="module")
+def photos(morphable):
+    """Faces with a known albedo at each vertex and known lights, rendered."""
+    count = 48
+    generator = torch.Generator().manual_seed(1)
+    angles = 0.3 * torch.randn(3, count, generator=generator)
+    rotation = euler_to_matrix(*angles)
+    scale, shift = torch.full((count,), 0.3), torch.full((count, 2), 32.0)
+    expression = torch.zeros(count, morphable.n_expression)
+    identity = 0.5 * torch.randn(count, morphable.n_identity, generator=generator)
+    fit = Fit(rotation, scale, shift, identity, expression, torch.zeros(count))
+    vertices = morphable.vertices(identity, expression)
+    normals, mask = render_geometry(vertices, morphable.triangles, morphable.face, rotation, scale, shift)
+    albedo = 0.55 + 0.15 * torch.sin(morphable.mean[:, 1] / 25)
+    fragments = rasterize(project_weak_perspective(vertices, rotation, scale, shift), morphable.triangles, 64)
+    painted = interpolate(albedo[None, :, None].expand(count, -1, 1), morphable.triangles, fragments)
+    light = lights(count)
+    images = (painted * shade(normals, light) * mask).clamp(0, 1).expand(-1, 3, -1, -1)
+    images = (255 * images).round().to(torch.uint8).movedim(1, -1)
+    return images, normals, vertices, fit, light, albedo
+
+
+@pytest.fixture(scope="module")
+def samples(morphable):
+    return surface_samples(morphable, 800)
+
+
+class TestSurfaceSamples:
+    def test_lie_on_the_face(self, morphable, samples):
+        on_face = set(morphable.triangles[morphable.face].unique().tolist())
+        assert set(samples.tolist()) <= on_face
+        assert len(samples.unique()) == 800
+
+    def test_same_every_time(self, morphable, samples):
+        assert_close(surface_samples(morphable, 800), samples)
+
+
+class TestSolveLight:
+    @pytest.mark.parametrize("light", lights(4).unbind(), ids=str)
+    def test_recovers_the_light_of_a_sphere(self, light):
+        normals = torch.nn.functional.normalize(
+            torch.randn(1, 900, 3, generator=torch.Generator().manual_seed(0)), dim=2
+        )
+        luminance = 0.7 * irradiance_basis(normals) @ light
+        found = solve_light(Observations(luminance, normals, torch.ones(1, 900)), torch.full((900,), 0.7))
+        shading = irradiance_basis(normals) @ light
+        assert (
+            irradiance_basis(normals) @ found[0] - shading
+        ).abs().mean() < 0.1 * shading.abs().mean()  # the ridge smooths a little
+
+    def test_hidden_face_has_no_light(self):
+        nothing = Observations(torch.rand(1, 9), torch.zeros(1, 9, 3), torch.zeros(1, 9))
+        assert_close(solve_light(nothing, torch.ones(9)), torch.zeros(1, 9))
+
+
+class TestRenderedPhotos:
+    def test_observe_reads_the_picture(self, photos, morphable, samples):
+        images, normals, vertices, fit, light, albedo = photos
+        seen = observe(images, normals, vertices, fit, morphable, samples)
+        shading = torch.einsum("nsk,nk->ns", irradiance_basis(seen.normals), light)
+        visible = seen.weight > 0.5
+        off = (seen.luminance - albedo[samples] * shading)[visible].abs()
+        assert visible.float().mean() > 0.3
+        assert off.median() < 0.02
+
+    def test_light_and_albedo_from_photos(self, photos, morphable, samples):
+        images, normals, vertices, fit, light, albedo = photos
+        seen = observe(images, normals, vertices, fit, morphable, samples)
+        found = mean_albedo(seen)
+        solved = solve_light(seen, found)
+        # Brightness alone leaves one factor open: compare up to it.
+        factor = (found * albedo[samples]).sum() / albedo[samples].square().sum()
+        known = seen.weight.sum(0) > 1
+        assert (found / factor - albedo[samples])[known].abs().mean() < 0.04
+        basis = irradiance_basis(seen.normals)
+        true, ours = (torch.einsum("nsk,nk->ns", basis, each)[seen.weight > 0.3] for each in (light, factor * solved))
+        assert torch.corrcoef(torch.stack([true, ours]))[0, 1] > 0.95
+        assert (true - ours).abs().mean() < 0.06
+
+    def test_mean_shading(self, photos, morphable, samples):
+        images, normals, vertices, fit, *_ = photos
+        seen = observe(images, normals, vertices, fit, morphable, samples)
+        shading = torch.einsum("nsk,nk->ns", irradiance_basis(seen.normals), solve_light(seen, mean_albedo(seen)))
+        assert_close((seen.weight * shading).sum() / seen.weight.sum(), torch.tensor(MEAN_SHADING), atol=1e-3, rtol=0)
+
+    def test_hidden_samples_do_not_count(self, photos, morphable, samples):
+        """Behind the nose of a strongly turned head nothing is read."""
+        _, _, vertices, fit, *_ = photos
+        rotation = euler_to_matrix(torch.tensor([1.2]), torch.tensor([0.0]), torch.tensor([0.0]))
+        turned = Fit(
+            rotation, *(getattr(fit, name)[:1] for name in ("scale", "shift", "identity", "expression", "error"))
+        )
+        normals, _ = render_geometry(
+            vertices[:1], morphable.triangles, morphable.face, rotation, turned.scale, turned.shift
+        )
+        images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+        seen = observe(images, normals, vertices[:1], turned, morphable, samples)
+        far_side = morphable.mean[samples, 0] > 30
+        assert (seen.weight[0, far_side] > 0).float().mean() < 0.2
