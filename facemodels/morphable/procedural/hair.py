@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from facemodels.morphable.procedural.albedo import Complexion, hair_colour
 from facemodels.morphable.procedural.fields import Array, rise
 from facemodels.morphable.procedural.head import SHEET_VERTICES, Head
+from facemodels.morphable.procedural.sheet import COLUMNS, ROWS
 
 _ROWS, _COLUMNS = 14, 41
 _TOP = 96.0  # level at which the curtain comes out of the short hair, in mm
@@ -63,7 +64,7 @@ def long_hair(head: Head, person: Complexion) -> LongHair:
 
 def _attachment(head: Head, angle: Array, level: Array) -> NDArray[np.int64]:
     """Vertices of the head's sheet beside the hair, on the way from the temples to the top."""
-    place = np.stack([angle.ravel().clip(-150, 150), level.ravel().clip(0, 60)], axis=1)
-    sheet = np.stack([head.angle, head.level], axis=1)[:SHEET_VERTICES]
-    square = (place**2).sum(axis=1)[:, None] + (sheet**2).sum(axis=1) - 2 * place @ sheet.T
-    return square.argmin(axis=1)
+    angles, levels = (values[:SHEET_VERTICES].reshape(ROWS, COLUMNS) for values in (head.angle, head.level))
+    column = np.abs(angles[0] - angle.reshape(-1, 1)).argmin(axis=1)
+    row = np.abs(levels.T[column] - level.reshape(-1, 1).clip(0, 60)).argmin(axis=1)
+    return row * COLUMNS + column
