@@ -222,13 +222,24 @@ def mttkrps(
 
 def _multi_mode_product(tensor: Any, products: list[tuple[Any, int]]) -> Any:
     """All products, the one that shrinks the tensor most first; modes of the original tensor."""
-    growth = lambda pair: 0 if pair[0].ndim == 1 else pair[0].shape[0] / max(pair[0].shape[1], 1)  # noqa: E731
     dropped: list[int] = []
-    for operand, mode in sorted(products, key=growth):
+    while products:
+        best = products[0]
+        for candidate in products[1:]:
+            if _shrinks_more(candidate[0], best[0]):
+                best = candidate
+        products = [product for product in products if product[1] != best[1]]
+        operand, mode = best
         tensor = _mode_product(tensor, operand, mode - sum(d < mode for d in dropped))
         if operand.ndim == 1:
             dropped.append(mode)
     return tensor
+
+
+def _shrinks_more(a: Any, b: Any) -> bool:
+    """Whether rows / columns is smaller; a vector has no row."""
+    rows_a, rows_b = (0 if x.ndim == 1 else x.shape[0] for x in (a, b))
+    return rows_a * b.shape[-1] < rows_b * a.shape[-1]
 
 
 def _mttkrps(tensor: Any, factors: Sequence[Any], needed: Sequence[bool]) -> list[Any]:

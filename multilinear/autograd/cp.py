@@ -57,8 +57,13 @@ def _factors(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]
 
 
 def _split(sizes: Sequence[int]) -> int:
-    """The number of modes in the left group."""
-    return min(range(1, len(sizes)), key=lambda s: math.prod(sizes[:s]) + math.prod(sizes[s:]))
+    """The number of modes in the left group, for the smallest sum of both groups' sizes."""
+    best, smallest = 1, sizes[0] + math.prod(sizes[1:])
+    for split in range(2, len(sizes)):
+        total = math.prod(sizes[:split]) + math.prod(sizes[split:])
+        if total < smallest:
+            best, smallest = split, total
+    return best
 
 
 OPERATORS = {

@@ -1,0 +1,1 @@
+"""Verification of multilinear operators, the library's own and yours."""

@@ -1,0 +1,49 @@
+"""The operators as torch's library sees them."""
+
+import pytest
+import torch
+from factories import random_tensors
+
+from multilinear.autograd import cp, face_splitting, mode_dot, multilinear_map
+
+CASES = [
+    *((op, [(3, 2)] * order, (3, 2**order)) for order, op in face_splitting.OPERATORS.items()),
+    *((op, [(3, 2)] * order, (3,) * order) for order, op in cp.OPERATORS.items()),
+    *((op, [(4, *[2] * order), *[(3, 2)] * order], (3, 4)) for order, op in multilinear_map.OPERATORS.items()),
+    (mode_dot.OPERATOR, [(2, 3, 4), (5, 3)], (2, 5, 4)),
+]
+IDS = [op.name for op, _, _ in CASES]
+
+
+@pytest.mark.parametrize(("operator", "shapes", "result"), CASES, ids=IDS)
+class TestOperators:
+    @pytest.mark.slow
+    def test_opcheck(self, operator, shapes, result):
+        torch.library.opcheck(operator._operator, random_tensors(shapes, requires_grad=True))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("first", [True, False])
+    def test_opcheck_of_backward(self, operator, shapes, result, first):
+        gradient, *tensors = random_tensors([result, *shapes], requires_grad=True)
+        needed = [first, *[True] * (len(shapes) - 1)]
+        torch.library.opcheck(operator._backward_operator, (gradient, *tensors, needed))
+
+    def test_result_has_the_declared_shape(self, operator, shapes, result):
+        assert operator(*random_tensors(shapes)).shape == result
+
+    def test_unneeded_gradients_are_not_computed(self, operator, shapes, result):
+        gradient, *tensors = random_tensors([result, *shapes])
+        for wanted in range(len(shapes)):
+            needed = [m == wanted for m in range(len(shapes))]
+            results = operator.backward(gradient, tensors, needed)
+            assert [r is not None for r in results] == needed
+            assert results[wanted].shape == tensors[wanted].shape
+
+    def test_backward_asks_only_for_what_requires_grad(self, operator, shapes, result, monkeypatch):
+        asked = []
+        original = operator.backward_formula
+        monkeypatch.setattr(operator, "backward_formula", lambda g, t, n: asked.append(list(n)) or original(g, t, n))
+        tensors = random_tensors(shapes)
+        tensors[-1].requires_grad_()
+        operator(*tensors).sum().backward()
+        assert asked == [[*[False] * (len(shapes) - 1), True]]
