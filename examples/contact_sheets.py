@@ -127,13 +127,14 @@ def complexions() -> Image.Image:
 def samples() -> Image.Image:
     """Samples as a network gets them: image, mask, normals, and the second view."""
     tiles = []
-    for sample in synthesise(128, 11):
-        if len(tiles) < 96 or sample["name"].endswith(("112", "116", "120", "124")):
-            tiles.append(sample["image"])
-        if sample["name"].endswith(("112", "116", "120", "124")):
+    for k, sample in enumerate(synthesise(62, 11)):
+        tiles.append(sample["image"])
+        if k >= 60:
             mask = np.repeat(sample["mask"][..., None], 3, axis=2)
             normals = (sample["normals"].astype(int) + 128).clip(0, 255).astype(np.uint8)
-            tiles += [mask, normals, sample["turned_image"]]
+            turned_normals = (sample["turned_normals"].astype(int) + 128).clip(0, 255).astype(np.uint8)
+            turned_mask = np.repeat(sample["turned_mask"][..., None], 3, axis=2)
+            tiles += [mask, normals, sample["turned_image"], turned_mask, turned_normals]
     enlarged = [np.repeat(np.repeat(tile, 2, axis=0), 2, axis=1) for tile in tiles]
     return sheet([torch.from_numpy(tile).permute(2, 0, 1) / 255 for tile in enlarged], 12)
 
@@ -148,10 +149,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
-        picture = SHEETS[name]().quantize(
-            colors=256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG
-        )
-        picture.save(arguments.folder / f"{name}.png", optimize=True)
+        SHEETS[name]().save(arguments.folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

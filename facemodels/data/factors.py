@@ -131,7 +131,7 @@ def _sample_light(generator: np.random.Generator) -> Array:
     ).sum(dim=0)
     looks = torch.tensor([[0, 0, 1.0], [0.5, 0, 0.866], [-0.5, 0, 0.866], [0, 0.5, 0.866], [0, -0.5, 0.866]])
     exposure = (irradiance_basis(looks.double()) @ light).mean()
-    return (light * generator.uniform(0.7, 1.0) / exposure).numpy()
+    return (light * generator.uniform(0.75, 1.05) / exposure).numpy()
 
 
 def _sample_background(generator: np.random.Generator) -> Array:

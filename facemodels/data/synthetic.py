@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -121,6 +122,38 @@ def synthesise(
     return _synthesise(count, seed, start, images_per_person, workers, progress)
 
 
+def aligned_camera(
+    vertices: Float[Tensor, "n vertices 3"], angles: Float[Tensor, "n 3"], framing: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n"], Float[Tensor, "n 2"]]:
+    """Weak-perspective camera that frames a head as photos are framed: by five points, with a small error.
+
+    Args:
+        vertices: Of the procedural model (more may follow), in mm, shape `(n, vertices, 3)`.
+        angles: Yaw, pitch, and the roll by which the alignment errs, in radians, shape `(n, 3)`.
+        framing: By how much else it errs: pixels right, pixels down, and the log of the scale, shape `(n, 3)`.
+
+    Returns:
+        Rotation, scale in pixels per mm and shift in pixels, as `project_weak_perspective` takes them.
+    """
+    turned = euler_to_matrix(angles[:, 0], angles[:, 1], torch.zeros(len(angles)))
+    landmarks = MorphableModel.procedural().landmarks
+    five = torch.stack([vertices[:, landmarks[a:b]].mean(dim=1) for a, b in _LANDMARKS], dim=1)
+    five = ((five @ turned.transpose(-1, -2))[..., :2] * torch.tensor([1.0, -1.0])).double().numpy()  # y down, in mm
+    crop = torch.from_numpy(np.stack([similarity(points, TEMPLATE) for points in five])).float()
+    roll = torch.atan2(-crop[:, 1, 0], crop[:, 0, 0])  # anticlockwise, where y runs down
+    scale = torch.hypot(crop[:, 0, 0], crop[:, 1, 0])
+    level = torch.zeros_like(roll)
+    rotation = euler_to_matrix(level, level, roll) @ turned
+    # Then what a detector's inaccuracy adds: roll and scale about the middle of the five points, and a shift.
+    middle = torch.from_numpy(TEMPLATE.mean(axis=0)).float()
+    tilt, grow = angles[:, 2], framing[:, 2].exp()
+    arm = crop[:, :, 2] - middle
+    cosine, sine = tilt.cos(), tilt.sin()
+    arm = torch.stack([cosine * arm[:, 0] + sine * arm[:, 1], cosine * arm[:, 1] - sine * arm[:, 0]], dim=1)
+    shift = middle + grow[:, None] * arm + framing[:, :2]
+    return euler_to_matrix(level, level, tilt) @ rotation, grow * scale, shift
+
+
 def _synthesise(
     count: int,
     seed: int,
@@ -176,7 +209,7 @@ def _make_block(block: int, seed: int, images_per_person: int) -> list[Sample]:
     heads = build_heads(identity, expression, [one.complexion for one in factors])
     arrays = {"identity": identity, "expression": expression, "light": light}
     for prefix, angles in (("", stack("angles")), ("turned_", stack("turned_angles"))):
-        rotation, scale, shift = _frame(heads.vertices, angles, framing)
+        rotation, scale, shift = aligned_camera(heads.vertices, angles, framing)
         image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
         arrays[f"{prefix}rotation"] = rotation.flatten(1)
         arrays[f"{prefix}image"] = (255 * image).round().byte().permute(0, 2, 3, 1)
@@ -194,24 +227,3 @@ def _make_block(block: int, seed: int, images_per_person: int) -> list[Sample]:
         }
         for k, (index, one) in enumerate(zip(numbers, factors, strict=True))
     ]
-
-
-def _frame(vertices: Tensor, angles: Tensor, framing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotation, scale and shift of the camera that crops as photos are cropped: by five points, nearly."""
-    turned = euler_to_matrix(angles[:, 0], angles[:, 1], torch.zeros(len(angles)))
-    landmarks = MorphableModel.procedural().landmarks
-    five = torch.stack([vertices[:, landmarks[a:b]].mean(dim=1) for a, b in _LANDMARKS], dim=1)
-    five = ((five @ turned.transpose(-1, -2))[..., :2] * torch.tensor([1.0, -1.0])).double().numpy()  # y down, in mm
-    crop = torch.from_numpy(np.stack([similarity(points, TEMPLATE) for points in five])).float()
-    roll = torch.atan2(-crop[:, 1, 0], crop[:, 0, 0])  # anticlockwise, where y runs down
-    scale = torch.hypot(crop[:, 0, 0], crop[:, 1, 0])
-    level = torch.zeros_like(roll)
-    rotation = euler_to_matrix(level, level, roll) @ turned
-    # Then what a detector's inaccuracy adds: roll and scale about the middle of the five points, and a shift.
-    middle = torch.from_numpy(TEMPLATE.mean(axis=0)).float()
-    tilt, grow = angles[:, 2], framing[:, 2].exp()
-    arm = crop[:, :, 2] - middle
-    cosine, sine = tilt.cos(), tilt.sin()
-    arm = torch.stack([cosine * arm[:, 0] + sine * arm[:, 1], cosine * arm[:, 1] - sine * arm[:, 0]], dim=1)
-    shift = middle + grow[:, None] * arm + framing[:, :2]
-    return euler_to_matrix(level, level, tilt) @ rotation, grow * scale, shift

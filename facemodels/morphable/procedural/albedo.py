@@ -23,7 +23,7 @@ _HAIR = np.array(
 )
 _RED_HAIR, _GREY_HAIR = np.array([0.46, 0.20, 0.09]), np.array([0.62, 0.62, 0.63])
 _IRIS = np.array([[0.22, 0.12, 0.06], [0.34, 0.21, 0.10], [0.42, 0.36, 0.20], [0.36, 0.46, 0.42], [0.38, 0.52, 0.66]])
-_LIGHTEST_SKIN = np.array([0.95, 0.795, 0.70])
+_LIGHTEST_SKIN = np.array([0.93, 0.775, 0.68])
 _MELANIN = np.array([0.98, 1.24, 1.40])  # absorption of red, green and blue
 _BLOOD = np.array([0.015, 0.13, 0.10])
 
@@ -79,7 +79,7 @@ class Complexion:
 
 def sample_complexion(generator: np.random.Generator) -> Complexion:
     """Draw a plausible complexion; dark skin makes dark hair and brown eyes likelier."""
-    melanin = generator.beta(1.1, 1.6)
+    melanin = generator.beta(1.0, 2.1)
     beard = generator.choice([0.0, generator.uniform(0.1, 0.45), generator.uniform(0.5, 0.85)], p=[0.72, 0.18, 0.10])
     bald = float(generator.random() < 0.05)
     long_hair = not bald and generator.random() < (0.1 if beard else 0.55)
