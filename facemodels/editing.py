@@ -129,4 +129,4 @@ def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 64 64"]:
     """A crop of bytes, (64, 64, 3), as a batch of one image in [0, 1]."""
     if crop.shape != (SIZE, SIZE, 3):
         raise ValueError(f"to_tensor: the crop must have shape ({SIZE}, {SIZE}, 3), got {crop.shape}; align it first")
-    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+    return torch.tensor(crop).permute(2, 0, 1)[None].float() / 255

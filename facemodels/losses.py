@@ -338,10 +338,13 @@ class Objective:
         self.weights = {name: getattr(weights, name) for name in terms if getattr(weights, name) != 0}
         self.terms = {name: terms[name] for name in self.weights}
 
-    def __call__(self, decoded: Decoded, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective and its unweighted terms."""
+    def __call__(self, decoded: Decoded, truth: Truth, decorrelation: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective and its unweighted terms; `decorrelation` scales the weight of that term."""
         values = {name: term(decoded, truth) for name, term in self.terms.items()}
-        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        weights = self.weights
+        if "decorrelation" in weights:
+            weights = {**weights, "decorrelation": decorrelation * weights["decorrelation"]}
+        total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
         return total, values
 
 
@@ -356,7 +359,8 @@ def squared_correlation(first: Float[Tensor, "n p"], second: Float[Tensor, "n q"
 
     def standardise(values: Tensor) -> Tensor:
         centred = values - values.mean(0)
-        return centred / (centred.std(0) + 1e-3)
+        # a larger guard would reward codes for shrinking, and they all collapse
+        return centred / (centred.std(0) + 1e-6)
 
     return (standardise(first).T @ standardise(second) / len(first)).square().mean()
 

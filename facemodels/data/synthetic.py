@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facemodels.data.alignment import TEMPLATE, similarity
-from facemodels.data.dataset import PreparedSet, write_prepared
+from facemodels.data.dataset import PreparedSet, check_new, write_prepared
 from facemodels.data.factors import sample_factors
 from facemodels.data.portrait import build_heads, draw_heads
 from facemodels.morphable import MorphableModel
@@ -62,6 +62,7 @@ def synthesise_set(
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"synthesise_set: held_out must be at least 0 and below 1, got {held_out}")
+    check_new(out)
     persons = -(-count // images_per_person)
     first_held_out = persons - round(held_out * persons)
     samples = synthesise(count, seed, images_per_person=images_per_person, workers=workers)

@@ -122,7 +122,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with accelerator.autocast():
-                loss, terms = step(faces[next(batches)], _seed(training.seed, state.step, accelerator.process_index))
+                seed = _seed(training.seed, state.step, accelerator.process_index)
+                loss, terms = step(faces[next(batches)], seed, _fraction(state, training))
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"the objective became {loss.item()} at step {state.step};"

@@ -27,12 +27,13 @@ class TrainingStep(nn.Module):
         self.config = config
         self.objective = Objective(config.weights, morphable)
 
-    def forward(self, faces: Faces, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, faces: Faces, seed: int, done: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of a batch and its unweighted terms.
 
         Args:
             faces: The batch.
             seed: Fixes every draw of the step.
+            done: How much of the run is done, from 0 to 1.
         """
         generator = torch.Generator().manual_seed(seed)
         partner = torch.randperm(len(faces), generator=generator).to(faces.image.device)
@@ -42,7 +43,8 @@ class TrainingStep(nn.Module):
         decoded = self._decode(faces, partner, turned)
         with torch.autocast(faces.image.device.type, enabled=False):
             truth = truth_from_faces(faces, self.network.shape_target, partner, turned)
-            return self.objective(decoded, truth)
+            ramp = self.config.decorrelation_ramp
+            return self.objective(decoded, truth, decorrelation=min(1.0, done / ramp) if ramp else 1.0)
 
     def _decode(self, faces: Faces, partner: Tensor, turned: int) -> Decoded:
         network = self.network

@@ -119,9 +119,22 @@ def test_mask_terms_match_the_definition(decoded, truth, morphable):
 def test_squared_correlation_matches_numpy():
     first, second = torch.randn(40, 3).double(), torch.randn(40, 2).double()
     expected = np.corrcoef(first.numpy(), second.numpy(), rowvar=False)[:3, 3:] ** 2
-    # the deviations carry a guard of 1e-3, and their n - 1 meets the mean over n
-    assert float(losses.squared_correlation(first, second)) == pytest.approx(expected.mean(), rel=0.06)
-    assert float(losses.squared_correlation(first, first[:, :1] * 5 - 2)) > 0.2
+    expected *= (39 / 40) ** 2  # deviations of n - 1 meet the mean over n
+    assert float(losses.squared_correlation(first, second)) == pytest.approx(expected.mean(), rel=1e-4)
+
+
+def test_shrinking_a_code_does_not_decorrelate_it():
+    code, target = torch.randn(32, 6), torch.randn(32, 3)
+    small = losses.squared_correlation(1e-3 * code, target)
+    assert float(small) == pytest.approx(float(losses.squared_correlation(code, target)), rel=0.01)
+
+
+def test_decorrelation_ramps_up(model, faces, training_config, morphable):
+    step = TrainingStep(model, training_config, morphable)
+    with torch.no_grad():
+        (start, terms), (half, _), (end, _) = (step(faces, 0, done) for done in (0.0, 0.2, 1.0))
+    assert float(end - start) == pytest.approx(8 * float(terms["decorrelation"]), rel=1e-4)
+    assert float(half - start) == pytest.approx(float(end - start) / 2, rel=1e-4)
 
 
 def test_weights_of_zero_drop_a_term(decoded, truth, morphable):

@@ -1,0 +1,116 @@
+"""The command line as a user meets it: exit status, one clear line, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from facemodels import cli
+from facemodels.training.checkpoint import checkpoints
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Status, output and errors of a call."""
+    monkeypatch.setattr(sys, "argv", ["facemodels", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    captured = capsys.readouterr()
+    return end.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch, network_config, training_config):
+    from facemodels import config
+
+    monkeypatch.setitem(config.PRESETS, "tiny", (network_config, training_config))
+
+
+def assert_one_line(result, text):
+    status, _, errors = result
+    assert status == 2
+    assert errors.startswith("facemodels: ") and errors.count("\n") == 1 and "Traceback" not in errors
+    assert text in errors
+
+
+def test_help_names_every_command(call):
+    status, out, _ = call("--help")
+    assert status == 0
+    assert all(name in out for name in ("demo", "synthesise", "prepare", "train", "edit", "evaluate"))
+
+
+def test_starts_quickly_without_heavy_imports():
+    code = "import sys, facemodels.cli; print([m for m in ('torch', 'datasets', 'mediapipe') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
+    status, out, _ = call("train", prepared.path, "--preset", "tiny", "--steps", 3)
+    assert status == 0 and "trained: runs/prepared" in out
+    assert len(checkpoints(tmp_path / "runs" / "prepared")) == 1
+    status, out, _ = call("evaluate", prepared.path, "--out", "report.json")
+    assert status == 0 and "held-out faces                          8" in out
+    assert json.loads((tmp_path / "report.json").read_text())["faces"] == 8
+
+
+def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
+    assert_one_line(call("train", tmp_path), "is not a prepared set")
+    assert_one_line(call("train", prepared.path, "--preset", "large"), "there is no preset 'large'")
+    assert_one_line(call("train", prepared.path, "--precision", "fp8"), "there is no precision 'fp8'")
+    assert_one_line(call("evaluate", prepared.path), "there is no run under runs/")
+    assert_one_line(call("evaluate", prepared.path, "--model", "nowhere"), "there is no checkpoint at nowhere")
+    assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "edit.txt"), "is no name for a picture")
+    assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "no/where/edit.png"), "does not exist; make it first")
+    assert_one_line(call("synthesise", prepared.path), "exists already")
+    assert os.listdir(tmp_path) == []
+
+
+def test_wrong_usage_has_status_two(call):
+    assert call("train")[0] == 2
+    assert call("paint")[0] == 2
+
+
+class TestEdit:
+    @pytest.fixture
+    def checkpoint(self, model, tmp_path):
+        model.save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    @pytest.fixture
+    def photo(self, tmp_path):
+        from PIL import Image
+        from skimage import data
+
+        Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.jpg")
+        return tmp_path / "astronaut.jpg"
+
+    @pytest.mark.photos
+    def test_writes_a_labelled_picture(self, call, checkpoint, photo, tmp_path):
+        pytest.importorskip("mediapipe")
+        from PIL import Image
+
+        status, out, _ = call("edit", photo, photo, "--expression", "--light", "--model", checkpoint)
+        assert status == 0 and "wrote edit.png" in out
+        with Image.open(tmp_path / "edit.png") as picture:
+            assert picture.width == 6 * 132
+
+    @pytest.mark.photos
+    def test_photos_that_do_not_work(self, call, checkpoint, photo, tmp_path):
+        pytest.importorskip("mediapipe")
+        from PIL import Image
+
+        Image.new("RGB", (200, 200), "grey").save(tmp_path / "wall.png")
+        (tmp_path / "text.jpg").write_text("not a picture")
+        before = sorted(os.listdir(tmp_path))
+        assert_one_line(call("edit", photo, "wall.png", "--model", checkpoint), "no face found in wall.png")
+        assert_one_line(call("edit", "text.jpg", photo, "--model", checkpoint), "text.jpg")
+        assert_one_line(call("edit", "missing.jpg", photo, "--model", checkpoint), "missing.jpg")
+        assert sorted(os.listdir(tmp_path)) == before
