@@ -79,7 +79,7 @@ def open_source(path: str | os.PathLike[str]) -> PhotoSource:
 
 
 def _is_photo(name: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts if part != "..")
     return name.suffix.lower() in SUFFIXES and not hidden
 
 
