@@ -63,9 +63,9 @@ def synthesise_set(
     if not 0 <= held_out < 1:
         raise ValueError(f"synthesise_set: held_out must be at least 0 and below 1, got {held_out}")
     check_new(out)
+    samples = synthesise(count, seed, images_per_person=images_per_person, workers=workers)
     persons = -(-count // images_per_person)
     first_held_out = persons - round(held_out * persons)
-    samples = synthesise(count, seed, images_per_person=images_per_person, workers=workers)
     rows = (
         {**sample, "split": "test" if sample["person"] >= first_held_out else "train"}
         for sample in tqdm(samples, "rendering faces", total=count, unit="face")

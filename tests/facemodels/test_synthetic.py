@@ -187,6 +187,10 @@ class TestSynthesiseSet:
         with pytest.raises(ValueError, match="held_out must be at least 0 and below 1, got 1"):
             synthesise_set(tmp_path / "set", held_out=1)
 
+    def test_rejects_no_images_per_person(self, tmp_path):
+        with pytest.raises(ValueError, match="must be at least 1, got 0 and 1"):
+            synthesise_set(tmp_path / "set", images_per_person=0)
+
     def test_does_not_write_over_a_folder(self, tmp_path):
         with pytest.raises(InputError, match="exists"):
             synthesise_set(tmp_path, count=2)
