@@ -1,12 +1,8 @@
-"""Inputs for the tests: float64 by default, from a fixed seed."""
+"""What every test of `multilinear` uses."""
 
 import torch
-from torch import Tensor
 
-
-def random_tensors(shapes, *, dtype=torch.float64, requires_grad=False, seed=0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, dtype=dtype, generator=generator).requires_grad_(requires_grad) for shape in shapes]
+from multilinear.testing import random_tensors as random_tensors
 
 
 def assert_close(actual, expected, **tolerances) -> None:
