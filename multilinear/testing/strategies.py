@@ -38,10 +38,11 @@ def tensors(
         A strategy for tensors.
 
     Example:
-        >>> from hypothesis import given
+        >>> from hypothesis import given, settings
         >>> from multilinear.testing import tensors
         >>> import multilinear as ml
-        >>> @given(tensors((2, 3, 4)))
+        >>> @settings(deadline=None)  # the first call of torch is slow
+        ... @given(tensors((2, 3, 4)))
         ... def test_unfolding_keeps_the_norm(x):
         ...     assert x.square().sum() == ml.unfold(x, 1).square().sum()
         >>> test_unfolding_keeps_the_norm()
@@ -80,10 +81,11 @@ def factor_matrices(
         A strategy for lists of matrices.
 
     Example:
-        >>> from hypothesis import given
+        >>> from hypothesis import given, settings
         >>> from multilinear.testing import factor_matrices
         >>> import multilinear as ml
-        >>> @given(factor_matrices(min_factors=2, max_factors=2))
+        >>> @settings(deadline=None)  # the first call of torch is slow
+        ... @given(factor_matrices(min_factors=2, max_factors=2))
         ... def test_gram_identity(factors):
         ...     a, b = factors
         ...     c = ml.khatri_rao([a, b])
@@ -117,10 +119,11 @@ def cores_with_latents(
         A strategy for pairs of a core and a list of inputs.
 
     Example:
-        >>> from hypothesis import given
+        >>> from hypothesis import given, settings
         >>> from multilinear.testing import cores_with_latents
         >>> import multilinear as ml
-        >>> @given(cores_with_latents())
+        >>> @settings(deadline=None)  # the first call of torch is slow
+        ... @given(cores_with_latents())
         ... def test_doubling_the_core_doubles_the_map(problem):
         ...     core, inputs = problem
         ...     assert (ml.multilinear_map(2 * core, inputs) == 2 * ml.multilinear_map(core, inputs)).all()
