@@ -179,6 +179,9 @@ def mttkrp(
     """
     ndim = _check_tensor("mttkrp", tensor)
     mode = _checks.check_mode("mttkrp", mode, ndim)
+    _check_count("mttkrp", tensor, factors)
+    if ndim > 1:  # with one mode its factor still says how many columns the result has
+        factors = [None if m == mode else factor for m, factor in enumerate(factors)]
     _check_factors("mttkrp", tensor, factors, weights, skip=mode)
     result = _mttkrps(tensor, factors, [m == mode for m in range(ndim)])[mode]
     return result if weights is None else result * weights
@@ -215,6 +218,7 @@ def mttkrps(
         factorizations", IEEE Trans. Signal Processing 61(19), 2013.
     """
     ndim = _check_tensor("mttkrps", tensor)
+    _check_count("mttkrps", tensor, factors)
     _check_factors("mttkrps", tensor, factors, weights)
     results = _mttkrps(tensor, factors, [True] * ndim)
     return results if weights is None else [result * weights for result in results]
@@ -271,16 +275,24 @@ def _check_tensor(function: str, tensor: Any) -> int:
     return tensor.ndim
 
 
-def _check_factors(function: str, tensor: Any, factors: Any, weights: Any, skip: int | None = None) -> None:
-    if not isinstance(factors, list | tuple) or len(factors) != tensor.ndim:
-        count = len(factors) if isinstance(factors, list | tuple) else type(factors).__name__
-        raise (ValueError if isinstance(factors, list | tuple) else TypeError)(
-            f"{function}: factors must be a list or tuple with one matrix for each of the {tensor.ndim} modes, "
-            f"got {count}; "
+def _check_count(function: str, tensor: Any, factors: Any) -> None:
+    if not isinstance(factors, list | tuple):
+        raise TypeError(
+            f"{function}: factors must be a list or tuple of matrices, got {type(factors).__name__}; one for every mode"
+        )
+    if len(factors) != tensor.ndim:
+        raise ValueError(
+            f"{function}: factors must hold one matrix for each of the {tensor.ndim} modes, got {len(factors)}; "
             f"the factor of a skipped mode may be None"
         )
+
+
+def _check_factors(function: str, tensor: Any, factors: Any, weights: Any, skip: int | None = None) -> None:
     given = {m: factor for m, factor in enumerate(factors) if m != skip or factor is not None}
-    _checks.check_arrays(function, "factors", list(given.values()) or [tensor])
+    for m, factor in given.items():
+        _checks.check_array(function, f"factors[{m}]", factor)
+    if weights is not None:
+        _checks.check_array(function, "weights", weights)
     _checks.check_same_place(function, [tensor, *given.values(), *([] if weights is None else [weights])])
     ranks = set()
     for m, factor in given.items():
@@ -298,7 +310,6 @@ def _check_factors(function: str, tensor: Any, factors: Any, weights: Any, skip:
             f"one column per component"
         )
     if weights is not None:
-        _checks.check_array(function, "weights", weights)
         _checks.check_weights(function, weights, ranks.pop() if ranks else 1)
 
 

@@ -113,8 +113,9 @@ class TestMttkrp:
     def test_own_factor_is_not_used(self, shape):
         x, *factors = tensor_with_factors(shape)
         for mode in range(len(shape)):
-            without = [None if m == mode else factor for m, factor in enumerate(factors)]
-            assert_close(ml.mttkrp(x, without, mode), ml.mttkrp(x, factors, mode))
+            for unused in (None, factors[mode][:1], torch.full_like(factors[mode], torch.nan)):
+                given = [unused if m == mode else factor for m, factor in enumerate(factors)]
+                assert_close(ml.mttkrp(x, given, mode), ml.mttkrp(x, factors, mode))
 
     @pytest.mark.parametrize("shape", CP_SHAPES[:-1], ids=str)
     def test_gradients(self, shape):
@@ -194,17 +195,17 @@ class TestErrors:
             (
                 lambda x, a, b: ml.mttkrp(x, [a], 0),
                 ValueError,
-                r"mttkrp: factors must be .* each of the 2 modes, got 1",
+                r"mttkrp: factors must hold .* each of the 2 modes, got 1",
             ),
             (lambda x, a, b: ml.mttkrp(x, a, 0), TypeError, r"mttkrp: factors must be .* got Tensor"),
             (lambda x, a, b: ml.mttkrp(x, [a, b], 2), ValueError, r"mttkrp: mode 2 is out of range"),
             (
                 lambda x, a, b: ml.mttkrp(x, [b, a], 0),
                 ValueError,
-                r"mttkrp: factors\[0\] has 3 rows but mode 0 .* size 2",
+                r"mttkrp: factors\[1\] has 2 rows but mode 1 .* size 3",
             ),
             (
-                lambda x, a, b: ml.mttkrp(x, [a, b[:, :1]], 0),
+                lambda x, a, b: ml.mttkrps(x, [a, b[:, :1]]),
                 ValueError,
                 r"all factors need the same number of columns",
             ),
@@ -212,7 +213,7 @@ class TestErrors:
             (lambda x, a, b: ml.mttkrp(x, [a, None], 0), TypeError, r"mttkrp: factors\[1\] must be an array"),
             (lambda x, a, b: ml.mttkrp(x.sum(), [], 0), ValueError, r"mttkrp: tensor must have at least 1 mode"),
             (lambda x, a, b: ml.mttkrp(x, [a, b], 0, weights=a), ValueError, r"mttkrp: weights must have shape \(4,\)"),
-            (lambda x, a, b: ml.mttkrps(x, [a]), ValueError, r"mttkrps: factors must be"),
+            (lambda x, a, b: ml.mttkrps(x, [a]), ValueError, r"mttkrps: factors must hold"),
             (lambda x, a, b: ml.mttkrps(x > 0, [a, b]), TypeError, r"mttkrps: tensor is boolean"),
         ],
     )
