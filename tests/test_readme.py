@@ -21,7 +21,7 @@ def test_commands_exist():
 
 
 def test_make_targets_exist():
-    named = set(re.findall(r"make (\w+)", README.read_text()))
+    named = set(re.findall(r"(?:^|`)make (\w+)", README.read_text(), re.MULTILINE))
     makefile = README.with_name("Makefile").read_text()
     assert {"demo", "test"} <= named
     assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in named)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from facemodels.config import SIZE
 from facemodels.data.dataset import Faces
 from facemodels.networks import Encoder, UpsamplingDecoder
+from facemodels.progress import progress_bar
 
 
 class PlainAutoencoder(nn.Module):
@@ -53,7 +53,7 @@ def train_plain(
     torch.manual_seed(seed)
     model = PlainAutoencoder(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, fused=True)
-    for step in tqdm(range(steps), desc="train the plain autoencoder", disable=not progress):
+    for step in progress_bar(range(steps), "train the plain autoencoder", disable=not progress):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 50) * (0.505 + 0.495 * math.cos(math.pi * step / steps))
         images = faces[torch.randint(len(faces), (batch,))].pictures().contiguous(memory_format=torch.channels_last)

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
-from tqdm import tqdm
 
 from facemodels.data.alignment import load_photo
 from facemodels.data.dataset import PreparedSet, check_new, write_prepared
@@ -30,6 +29,7 @@ from facemodels.fitting.lighting import Observations, mean_albedo, observe, solv
 from facemodels.fitting.shape import Fit, correspond, fit
 from facemodels.fitting.targets import Cleaning, PoseTransfer
 from facemodels.morphable import MorphableModel
+from facemodels.progress import progress_bar
 from facemodels.rendering import matrix_to_euler, render_geometry
 
 MAX_ERROR = 2.5
@@ -124,7 +124,7 @@ def prepare(
         raise InputError(f"{source}: {len(raw)} of {len(names)} photos show a usable face; {error}") from error
     clock.lap("fit")
 
-    bar = tqdm(renderer.rows(), "render", total=len(raw), unit="photo", disable=not progress)
+    bar = progress_bar(renderer.rows(), "render", total=len(raw), unit="photo", disable=not progress)
     info = {
         "source": str(source),
         "photos": len(names),
@@ -167,7 +167,7 @@ def _detect(
     rejects: list[tuple[str, str]] = []
     results = _detections(photos, names, detector, min(workers, len(names)))
     for name, result in zip(
-        names, tqdm(results, "detect", len(names), unit="photo", disable=not progress), strict=True
+        names, progress_bar(results, "detect", total=len(names), unit="photo", disable=not progress), strict=True
     ):
         if isinstance(result, str):
             rejects.append((name, result))

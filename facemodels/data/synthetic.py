@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from facemodels.data.alignment import TEMPLATE, similarity
 from facemodels.data.dataset import PreparedSet, check_new, write_prepared
 from facemodels.data.factors import sample_factors
 from facemodels.data.portrait import build_heads, draw_heads
 from facemodels.morphable import MorphableModel
+from facemodels.progress import progress_bar
 from facemodels.rendering import euler_to_matrix, matrix_to_euler
 
 Sample = dict[str, Any]
@@ -68,7 +68,7 @@ def synthesise_set(
     first_held_out = persons - round(held_out * persons)
     rows = (
         {**sample, "split": "test" if sample["person"] >= first_held_out else "train"}
-        for sample in tqdm(samples, "rendering faces", total=count, unit="face")
+        for sample in progress_bar(samples, "rendering faces", total=count, unit="face")
     )
     info = {
         "source": "synthetic",

@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
-from tqdm import tqdm
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig, TrainingConfig
 from facemodels.data.dataset import PreparedSet
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
+from facemodels.progress import progress_bar
 from facemodels.training.checkpoint import checkpoints, load_optimizer, load_progress, save_checkpoint
 from facemodels.training.step import TrainingStep
 
@@ -107,9 +107,9 @@ def train(
                 run, model, optimizer.optimizer, dataclasses.asdict(state) | {"training": training.to_dict()}
             )
 
-    bar = tqdm(
+    bar = progress_bar(
         total=1000,
-        desc="train",
+        description="train",
         disable=not (progress and main),
         bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}",
     )

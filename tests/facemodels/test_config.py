@@ -14,7 +14,13 @@ def test_json_round_trip(name):
 def test_paper_preset_has_the_papers_sizes_and_terms_only():
     network, training = preset("paper")
     assert (network.channels, network.intermediate) == ((96, 48, 24), 128)
-    assert (network.background, network.mask, network.pose, network.identity, network.expression) == (128, 128, 9, 80, 15)
+    assert (network.background, network.mask, network.pose, network.identity, network.expression) == (
+        128,
+        128,
+        9,
+        80,
+        15,
+    )
     assert (network.shape_space, network.frontal_rank, network.face_mask) == ("vertices", None, False)
     ours = ("swapped_shape", "decorrelation", "turned_normals", "face_mask")
     assert all(getattr(training.weights, name) == 0 for name in ours)

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -8,8 +9,8 @@ from torch.testing import assert_close
 
 from facemodels.config import TrainingConfig
 from facemodels.errors import InputError
-from facemodels.training import train
 from facemodels.training import loop as loop_module
+from facemodels.training import train
 from facemodels.training.checkpoint import checkpoints, load_progress, newest_run, resolve
 from facemodels.training.loop import _batches, _learning_rate, _Progress
 
@@ -126,7 +127,7 @@ def test_every_face_once_an_epoch(processes):
         for iterator in [_batches(12, training, 0, process, processes)]
         for _ in range(steps)
     ]
-    assert sorted(sum(seen, [])) == list(range(12))
+    assert sorted(itertools.chain.from_iterable(seen)) == list(range(12))
 
 
 def test_batches_start_anywhere():
@@ -142,4 +143,4 @@ def test_learning_rate_warms_up_and_falls():
     training = TrainingConfig(steps=100, warmup=10, learning_rate=1.0, final_rate=0.01)
     rates = [_learning_rate(_Progress(step=step), training) for step in range(101)]
     assert rates[0] == pytest.approx(0.1, rel=1e-6) and max(rates) > 0.95
-    assert rates[100] == pytest.approx(0.01) and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[100] == pytest.approx(0.01) and all(a >= b for a, b in itertools.pairwise(rates[10:]))
