@@ -81,11 +81,16 @@ class MultilinearOperator:
         _LIBRARY.define(f"{name}({tensors}) -> Tensor")
         _LIBRARY.define(f"{name}_backward(Tensor gradient, {tensors}, bool[] needed) -> ({gradients})")
 
-        def run_backward(gradient: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-            *tensors, needed = arguments
+        # Detached, because torch.matmul copies its operands into another layout where one requires a gradient.
+        def run(*tensors: Tensor) -> Tensor:
+            return self.formula(*(tensor.detach() for tensor in tensors))
+
+        def run_backward(*arguments: Any) -> tuple[Tensor, ...]:
+            *given, needed = arguments
+            gradient, *tensors = (tensor.detach() for tensor in given)
             return _fill(self.backward_formula(gradient, tensors, needed), gradient)
 
-        for suffix, kernel in (("", self.formula), ("_backward", run_backward)):
+        for suffix, kernel in (("", run), ("_backward", run_backward)):
             _LIBRARY.impl(f"{name}{suffix}", kernel, "CompositeExplicitAutograd")
             torch.library.register_fake(f"multilinear::{name}{suffix}", kernel, lib=_LIBRARY)
 
