@@ -1,0 +1,56 @@
+"""The examples of `multilinear` in other fields run, are short, and do what they say."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMES = [
+    "cp_regression",
+    "khatri_rao_layer",
+    "kronecker_curvature",
+    "polynomial_features",
+    "tensor_fusion",
+    "wrong_gradient",
+]
+
+
+def run(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_short(name):
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
+
+
+def test_tensor_fusion():
+    concatenation, multilinear = run("tensor_fusion")
+    assert concatenation < 0.6 < 0.85 < multilinear
+
+
+def test_khatri_rao_layer():
+    assert run("khatri_rao_layer") > 0.9
+
+
+def test_cp_regression():
+    ridge, cp = run("cp_regression")
+    assert ridge > 0.5 and cp < 0.05
+
+
+def test_polynomial_features():
+    first, second, third = run("polynomial_features")
+    assert first > 0.2 and second > 0.1 and third < 1e-10
+
+
+def test_kronecker_curvature():
+    gradient, factored = run("kronecker_curvature")
+    assert gradient > 0.1 and factored < 1e-10
+
+
+def test_wrong_gradient(capsys):
+    message = run("wrong_gradient")
+    assert "with respect to element (0, 0) of argument 1" in message
+    assert "the analytic result disagrees with all others" in message
+    assert "smallest wrong case: a = [[1.0]], b = [[1.0]]" in capsys.readouterr().out
