@@ -1,6 +1,6 @@
 """Tensor regression: a response that depends linearly on a picture, learnt from fewer pictures than it has pixels.
 
-The coefficients form a picture of rank 2, so `cp_to_tensor` needs 2 * (24 + 24) numbers where ridge regression needs 576
+The coefficients form a picture of rank 2, so `cp_to_tensor` needs 2 * (24 + 24) numbers where ridge regression has 576
 (Zhou, Li and Zhu, "Tensor regression with applications in neuroimaging data analysis", JASA 2013).
 """
 

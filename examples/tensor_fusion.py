@@ -1,8 +1,8 @@
 """Multimodal fusion: a prediction that depends on words, voice and face together, not on any of them alone.
 
 Each sample has three feature vectors and a label that multiplies one hidden direction of each. A layer on the
-concatenated features cannot express this; a multilinear layer with a CP core does with few weights (low-rank fusion, Liu
-et al., ACL 2018).
+concatenated features cannot express this; a multilinear layer with a CP core does with few weights (low-rank fusion,
+Liu et al., ACL 2018).
 """
 
 import torch

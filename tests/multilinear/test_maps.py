@@ -1,6 +1,7 @@
 import pytest
 import torch
 from factories import assert_close, random_tensors
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
 import multilinear as ml
@@ -167,6 +168,33 @@ class TestDtypes:
             assert_close(half.grad.double(), full.grad, rtol=0, atol=tolerance)
 
 
+class TestCompiled:
+    @pytest.mark.slow
+    def test_autocast_region_compiles_into_one_graph(self):
+        core, inputs = problem(4, 3, (2, 3), dtype=torch.float32, requires_grad=True)
+
+        def step(core, *inputs):
+            with torch.autocast("cpu", torch.bfloat16):
+                return ml.multilinear_map(core, inputs).float().square().sum()
+
+        torch._dynamo.reset()
+        compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+        expected = torch.autograd.grad(step(core, *inputs), (core, *inputs))
+        for actual, gradient in zip(
+            torch.autograd.grad(compiled(core, *inputs), (core, *inputs)), expected, strict=True
+        ):
+            assert_close(actual, gradient)
+
+    @pytest.mark.slow
+    def test_constant_input_compiles_into_one_graph(self):
+        core, inputs = problem(4, 3, (2, 3), requires_grad=True)
+        vector = inputs[0].detach()[0]
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda c, *z: ml.multilinear_map(c, z), backend="aot_eager", fullgraph=True)
+        for light in (vector, vector[None], vector.expand(4, -1)):
+            assert_close(compiled(core, light, inputs[1]), ml.multilinear_map(core, [light, inputs[1]]))
+
+
 class TestMultilinearLoss:
     @pytest.mark.parametrize(("batch", "outputs", "sizes"), SIZES + EMPTY[:2], ids=str)
     def test_matches_definition(self, batch, outputs, sizes):
@@ -271,6 +299,15 @@ class TestErrors:
     def test_message(self, call, error, message):
         with pytest.raises(error, match=message):
             call(*random_tensors([(4, 2, 3), (5, 2), (5, 3)]))
+
+    def test_on_fake_tensors(self):
+        with FakeTensorMode():
+            core, inputs = torch.empty(4, 2, 3), [torch.empty(5, 2), torch.empty(5, 3)]
+            assert ml.multilinear_map(core, inputs).shape == (5, 4)
+            with pytest.raises(ValueError, match="must have shape"):
+                ml.multilinear_map(core, inputs[::-1])
+            with pytest.raises(ValueError, match="target must have the shape"):
+                ml.multilinear_loss(torch.empty(4, 5), core, inputs)
 
     def test_on_meta_tensors(self):
         core, inputs = problem(3, 4, (2, 3))

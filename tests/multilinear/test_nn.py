@@ -99,6 +99,18 @@ class TestMultilinear:
         assert losses[-1] < 0.9 * losses[0]
         assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("core", CORES, ids=str)
+    def test_compiles_into_one_graph(self, core):
+        layer, inputs = layer_with_inputs(core, bias=True)
+        torch._dynamo.reset()
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        assert_close(compiled(*inputs), layer(*inputs))
+        expected = torch.autograd.grad(layer(*inputs).square().sum(), list(layer.parameters()))
+        actual = torch.autograd.grad(compiled(*inputs).square().sum(), list(layer.parameters()))
+        for a, b in zip(actual, expected, strict=True):
+            assert_close(a, b)
+
 
 class TestErrors:
     @pytest.mark.parametrize(

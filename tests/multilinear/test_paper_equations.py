@@ -147,6 +147,19 @@ def test_equation_23_gradient(problem):
         assert_close(z.grad.T, appendix.gradient(target.numpy().T, matrix, columns(*inputs), position))
 
 
+def test_equation_23_with_sparse_matrices(problem):
+    target, core, inputs = problem
+    matrix = ml.unfold(core, 0).numpy()
+    for position in range(len(inputs)):
+        dense = appendix.operator(matrix, columns(*inputs), position)
+        sparse = appendix.operator(matrix, columns(*inputs), position, sparse=True)
+        assert_close(sparse.toarray(), dense)
+        assert sparse.nnz == np.count_nonzero(dense)
+        arguments = (target.numpy().T, matrix, columns(*inputs), position)
+        assert_close(appendix.gradient(*arguments, sparse=True), appendix.gradient(*arguments))
+        assert appendix.loss(*arguments, sparse=True) == pytest.approx(appendix.loss(*arguments), rel=1e-12)
+
+
 def test_equation_23_with_a_shared_input():
     target, core, *inputs = random_tensors([(N, K_X), (K_X, 3, 2, 4), (N, 3), (N, 2), (N, 4)])
     matrix = ml.unfold(core, 0).numpy()
