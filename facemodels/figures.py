@@ -56,7 +56,7 @@ def grid(
     height, width = first.shape[-2] * zoom, first.shape[-1] * zoom
     font = ImageFont.load_default(_LABEL)
     left = max((round(font.getlength(label)) for label in row_labels), default=0)
-    left += 2 * _GAP if left else 0
+    left += 4 * _GAP if left else 0
     top = _LABEL + 2 * _GAP if columns else 0
     across = max(len(row) for row in rows)
     sheet = Image.new("RGB", (left + across * (width + _GAP), top + len(rows) * (height + _GAP)), _PAPER)

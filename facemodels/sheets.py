@@ -1,6 +1,6 @@
 """The pictures in which a network is looked at: edits, parts, interpolations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ def edit_sheet(
     factors: Sequence[str],
     *,
     together: bool = False,
+    truth: Mapping[str, Float[Tensor, "n 3 64 64"]] | None = None,
     zoom: int = 2,
 ) -> Image.Image:
     """One row a face: source, target, reconstruction, then the source with each of the target's factors.
@@ -35,6 +36,7 @@ def edit_sheet(
         target: As many others.
         factors: See `facemodels.editing.EDITABLE`.
         together: Add a last column with all factors at once.
+        truth: What each edit should show, for faces of which it is known; a second row for every face.
         zoom: Factor of enlargement.
     """
     edits = [transfer(model, source, target, name).image for name in factors]
@@ -42,8 +44,12 @@ def edit_sheet(
     if together:
         edits.append(transfer(model, source, target, factors).image)
         labels.append("together")
-    rows = list(zip(source, target, transfer(model, source, target, []).image, *edits, strict=True))
-    return grid(rows, columns=labels, zoom=zoom)
+    rows = [list(row) for row in zip(source, target, transfer(model, source, target, []).image, *edits, strict=True)]
+    if truth is None:
+        return grid(rows, columns=labels, zoom=zoom)
+    known = zip(*(truth[name] for name in factors), strict=True)
+    pairs = [row for ours, true in zip(rows, known, strict=True) for row in (ours, [None, None, None, *true])]
+    return grid(pairs, columns=labels, row_labels=["edited", "rendered"] * len(rows), zoom=zoom)
 
 
 @torch.no_grad()

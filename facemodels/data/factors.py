@@ -1,5 +1,6 @@
 """The factors of synthetic faces, drawn at random: identity, expression, pose, light, colours and background."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ Array = NDArray[np.float64]
 
 _EMOTION_SHARES = {"neutral": 0.2, "happy": 0.3}  # the others share the rest
 _IDENTITY_LIMIT = 2.6  # standard deviations
-_YAW_SD, _YAW_LIMIT, _PITCH_SD, _PITCH_LIMIT, _ROLL_SD = 18.0, 45.0, 8.0, 25.0, 1.5  # degrees
+_YAW_SD, _YAW_LIMIT, _PITCH_SD, _PITCH_LIMIT, _ROLL_SD = 15.0, 40.0, 8.0, 25.0, 1.5  # degrees, as in photos
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,30 @@ def sample_factors(seed: int, index: int, *, images_per_person: int = 4) -> Face
         background=_sample_background(generator),
         framing=generator.standard_normal(3) * [0.4, 0.4, 0.012],
     )
+
+
+_EXCHANGED = {
+    "expression": ("emotion", "expression"),
+    "pose": ("angles",),
+    "light": ("light",),
+    "identity": ("person", "identity", "complexion"),
+}
+
+
+def exchange(source: FaceFactors, target: FaceFactors, factor: str) -> FaceFactors:
+    """The source's factors with one of the target's: what an edit by `facemodels.editing.transfer` should show.
+
+    Args:
+        source: Factors to keep.
+        target: Factors to take one from.
+        factor: "expression", "pose", "light" or "identity"; the identity brings the person's colours and hair.
+
+    Raises:
+        ValueError: The factor is another.
+    """
+    if factor not in _EXCHANGED:
+        raise ValueError(f"exchange: there is no factor {factor!r}; choose one of {', '.join(_EXCHANGED)}")
+    return dataclasses.replace(source, **{name: getattr(target, name) for name in _EXCHANGED[factor]})
 
 
 def _sample_identity(generator: np.random.Generator) -> Array:

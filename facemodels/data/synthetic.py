@@ -6,7 +6,7 @@ Each sample depends only on the seed and its number, not on how many are made, w
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from facemodels.data.alignment import TEMPLATE, similarity
 from facemodels.data.dataset import PreparedSet, check_new, write_prepared
-from facemodels.data.factors import sample_factors
+from facemodels.data.factors import FaceFactors, sample_factors
 from facemodels.data.portrait import build_heads, draw_heads
+from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
 from facemodels.rendering import euler_to_matrix, matrix_to_euler
@@ -28,6 +29,7 @@ Sample = dict[str, Any]
 FRONTAL_DEGREES = 15.0
 """Largest yaw and pitch of a near-frontal face."""
 
+_SOURCE = "synthetic"
 _BLOCK = 16  # samples made together; a block is always made whole, so that its numbers cannot depend on the request
 _LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 
@@ -71,7 +73,7 @@ def synthesise_set(
         for sample in progress_bar(samples, "rendering faces", total=count, unit="face")
     )
     info = {
-        "source": "synthetic",
+        "source": _SOURCE,
         "count": count,
         "held_out": held_out,
         "seed": seed,
@@ -197,19 +199,49 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
+def factors_of(prepared: PreparedSet, split: str) -> list[FaceFactors]:
+    """The factors that the faces of a synthetic set's split were made of, in its order.
+
+    Raises:
+        InputError: The set is not synthetic.
+    """
+    if prepared.info.get("source") != _SOURCE:
+        raise InputError(f"{prepared.path} holds photos; only of synthetic faces all factors are known")
+    seed, images_per_person = prepared.info["seed"], prepared.info["images_per_person"]
+    numbers = (int(name.rsplit("-", 1)[1]) for name in prepared.split(split)["name"])
+    return [sample_factors(seed, number, images_per_person=images_per_person) for number in numbers]
+
+
+@torch.no_grad()
+def draw(factors: Sequence[FaceFactors]) -> tuple[Float[Tensor, "n 3 64 64"], Float[Tensor, "n 1 64 64"]]:
+    """Images in [0, 1] and masks of faces made of these factors."""
+    images, masks = [], []
+    for start in range(0, len(factors), _BLOCK):
+        some = factors[start : start + _BLOCK]
+        heads = build_heads(_stack(some, "identity"), _stack(some, "expression"), [one.complexion for one in some])
+        camera = aligned_camera(heads.vertices, _stack(some, "angles"), _stack(some, "framing"))
+        background = _stack(some, "background").permute(0, 3, 1, 2)
+        image, _, mask = draw_heads(heads, *camera, _stack(some, "light"), background)
+        images.append(image)
+        masks.append(mask)
+    return torch.cat(images), torch.cat(masks)
+
+
+def _stack(factors: Sequence[FaceFactors], name: str) -> Tensor:
+    return torch.from_numpy(np.stack([getattr(one, name) for one in factors])).float()
+
+
 @torch.no_grad()
 def _make_block(block: int, seed: int, images_per_person: int) -> list[Sample]:
     numbers = range(block * _BLOCK, (block + 1) * _BLOCK)
     factors = [sample_factors(seed, index, images_per_person=images_per_person) for index in numbers]
-
-    def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(one, name) for one in factors])).float()
-
-    identity, expression, light, framing = map(stack, ("identity", "expression", "light", "framing"))
-    background = stack("background").permute(0, 3, 1, 2)
+    identity, expression, light, framing = (
+        _stack(factors, name) for name in ("identity", "expression", "light", "framing")
+    )
+    background = _stack(factors, "background").permute(0, 3, 1, 2)
     heads = build_heads(identity, expression, [one.complexion for one in factors])
     arrays = {"identity": identity, "expression": expression, "light": light}
-    for prefix, angles in (("", stack("angles")), ("turned_", stack("turned_angles"))):
+    for prefix, angles in (("", _stack(factors, "angles")), ("turned_", _stack(factors, "turned_angles"))):
         rotation, scale, shift = aligned_camera(heads.vertices, angles, framing)
         image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
         arrays[f"{prefix}rotation"] = rotation.flatten(1)

@@ -1,5 +1,7 @@
 """Measures on held-out faces; labels are read here and nowhere else."""
 
+from facemodels.evaluation.fidelity import edit_fidelity as edit_fidelity
+from facemodels.evaluation.fidelity import true_edits as true_edits
 from facemodels.evaluation.measures import Codings as Codings
 from facemodels.evaluation.measures import encode_all as encode_all
 from facemodels.evaluation.measures import measure as measure

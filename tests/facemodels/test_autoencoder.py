@@ -122,7 +122,7 @@ class TestSaving:
         model.save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps({**config, "background": 8}))
-        with pytest.raises(InputError, match="does not fit its config.json"):
+        with pytest.raises(InputError, match=r"does not fit its config\.json"):
             NeuroTensorialAutoencoder.from_pretrained(tmp_path)
 
     def test_missing_weight(self, model, tmp_path):
