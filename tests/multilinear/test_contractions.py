@@ -6,7 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import multilinear as ml
 from multilinear import reference
 
-SHAPES = [(3,), (1, 1), (2, 3), (2, 3, 4), (3, 1, 2), (9, 2, 1), (2, 3, 2, 2), (2, 0, 3)]
+SHAPES = [(3,), (1, 1), (2, 3), (2, 3, 4), (3, 1, 2), (9, 2, 1), (2, 9, 2), (2, 3, 2, 2), (2, 0, 3)]
 MODES = [(shape, mode) for shape in SHAPES for mode in range(len(shape))]
 NOT_EMPTY = [(shape, mode) for shape, mode in MODES if 0 not in shape]
 
@@ -86,7 +86,17 @@ class TestMultiModeDot:
         assert_close(ml.unfold(ml.multi_mode_dot(x, [a, b, c]), 1), expected)
 
 
-CP_SHAPES = [(3,), (1, 1), (2, 3), (2, 3, 4), (3, 1, 2), (2, 2, 3, 2), (2, 1, 2, 2, 2), (2, 2, 1, 2, 2, 2, 2)]
+CP_SHAPES = [
+    (3,),
+    (1, 1),
+    (2, 3),
+    (2, 3, 4),
+    (3, 1, 2),
+    (2, 2, 3, 2),
+    (2, 1, 2, 2, 2),
+    (2, 2, 1, 2, 2, 2, 2),
+    (2, 1, 2, 1, 2, 1, 2, 2),
+]
 
 
 def tensor_with_factors(shape, rank=3, **options):
