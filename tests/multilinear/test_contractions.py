@@ -32,6 +32,7 @@ class TestModeDot:
         x, vector = random_tensors([(2, 3, 4), (3,)], requires_grad=True)
         assert gradcheck(lambda x, v: ml.mode_dot(x, v, 1), (x, vector))
 
+    @pytest.mark.smoke
     def test_worked_example(self):
         x = torch.arange(8).reshape(2, 2, 2)
         assert ml.mode_dot(x, torch.tensor([1, 10]), 0).tolist() == [[40, 51], [62, 73]]

@@ -38,6 +38,7 @@ class TestCPToTensor:
         assert gradcheck(lambda *f: ml.cp_to_tensor(f), factors)
         assert gradgradcheck(lambda *f: ml.cp_to_tensor(f), factors)
 
+    @pytest.mark.smoke
     def test_rank_one_is_the_outer_product(self):
         factors = factors_of((2, 3, 4), rank=1)
         assert_close(ml.cp_to_tensor(factors), ml.outer([f[:, 0] for f in factors]))

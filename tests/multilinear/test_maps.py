@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from factories import assert_close, random_tensors
@@ -128,6 +131,19 @@ class TestMemory:
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
             ml.multilinear_loss(torch.zeros(64, 8, dtype=torch.float64), core, inputs)
         assert max(kept) == core.numel() and sum(kept) <= core.numel() + 64 * (30 + 2 * 8)
+
+    @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process from Linux")
+    def test_the_products_are_not_in_memory_between_forward_and_backward(self):
+        core, inputs = problem(500, 4, (20, 20, 20), requires_grad=True)  # the products would take 32 MB a map
+
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        ml.multilinear_map(core, inputs).sum().backward()
+        before = resident()
+        results = [ml.multilinear_map(core, inputs) for _ in range(8)]
+        assert resident() - before < 32e6
+        sum(result.sum() for result in results).backward()
 
 
 class TestDtypes:

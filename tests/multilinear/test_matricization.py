@@ -51,6 +51,7 @@ class TestUnfold:
         x = torch.arange(int(np.prod(shape))).reshape(shape)
         assert_close(ml.fold(ml.unfold(x, mode, order), mode, shape, order), x)
 
+    @pytest.mark.smoke
     def test_kolda_and_bader_example(self):  # their example 2.1: X of shape (3, 4, 2), numbered first index fastest
         x = torch.arange(1, 25).reshape(2, 4, 3).permute(2, 1, 0)
         assert ml.unfold(x, 0, order="F")[0].tolist() == [1, 4, 7, 10, 13, 16, 19, 22]

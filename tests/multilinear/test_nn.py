@@ -37,6 +37,7 @@ class TestMultilinear:
         values = [p.detach().clone().requires_grad_() for p in layer.parameters()]
         assert torch.autograd.gradcheck(run, (*values, *(z.requires_grad_() for z in inputs)))
 
+    @pytest.mark.smoke
     def test_is_torch_bilinear_weight_for_weight(self):
         theirs = torch.nn.Bilinear(3, 4, 5)
         ours = Multilinear((3, 4), 5, bias=True)

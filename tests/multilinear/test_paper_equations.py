@@ -33,6 +33,7 @@ def test_equation_1_one_image(texture):
     assert_close(by_modes, reference.multilinear_map(core, [light[:1], expression[:1], identity[:1]])[0])
 
 
+@pytest.mark.smoke
 def test_equation_2_batch_of_images(texture):
     core, light, expression, identity = texture
     printed = ml.unfold(core, 0) @ ml.khatri_rao([light.T, expression.T, identity.T])
@@ -138,6 +139,7 @@ def test_equation_22_vec_of_khatri_rao_is_linear_in_the_left_factor():
     assert_close(appendix.product_of_right(right.numpy(), 3), matrix)
 
 
+@pytest.mark.smoke
 def test_equation_23_gradient(problem):
     target, core, inputs = problem
     matrix = ml.unfold(core, 0).numpy()

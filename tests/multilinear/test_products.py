@@ -33,6 +33,7 @@ class TestKhatriRao:
         *matrices, weights = random_tensors([*shapes, (shapes[0][1],)])
         assert_close(ml.khatri_rao(matrices, weights=weights), reference.khatri_rao(matrices, weights))
 
+    @pytest.mark.smoke
     def test_worked_example(self):
         a, b = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[10, 100], [20, 200]])
         assert ml.khatri_rao([a, b]).tolist() == [[10, 200], [20, 400], [30, 400], [60, 800]]
