@@ -142,7 +142,7 @@ class TestMemory:
         ml.multilinear_map(core, inputs).sum().backward()
         before = resident()
         results = [ml.multilinear_map(core, inputs) for _ in range(8)]
-        assert resident() - before < 32e6
+        assert resident() - before < 96e6  # kept, they would be 256 MB; one freed block may stay with the process
         sum(result.sum() for result in results).backward()
 
 
