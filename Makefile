@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# threads that spin while they wait make everything slow on a busy machine
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test check bench clean
 
 demo: .venv/.landmarks
