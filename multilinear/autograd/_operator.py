@@ -8,8 +8,9 @@ linear in `g` and in every other `x_j`, so its own backward pass, with cotangent
     d/dx_j = sum over i != j   of b_j(g, x with x_i := v_i)
 
 Two functions, `forward` and `backward`, are thus closed under differentiation, and this file turns such a pair
-into a differentiable operator. Both must accept leading batch dimensions that broadcast (vmap adds them), and
-must not return one of their arguments or a view of it.
+into a differentiable operator. Both must accept leading batch dimensions that broadcast (vmap adds them); gradients
+keep the full batch, and autograd's engine sums them over broadcast dimensions. Neither may return an argument or a view
+of one.
 
 Which of torch's mechanisms carries the derivative depends on who asks:
 
@@ -103,8 +104,7 @@ class MultilinearOperator:
             ctx.set_materialize_grads(False)
 
         def differentiate(ctx: Any, gradient: Tensor) -> "tuple[Tensor | None, ...]":
-            tensors = ctx.saved_tensors  # once: activation checkpointing unpacks them only once
-            return _reduced(self.backward(gradient, tensors, ctx.needs_input_grad), tensors)
+            return tuple(self.backward(gradient, ctx.saved_tensors, ctx.needs_input_grad))
 
         def differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> "tuple[Tensor | None, ...]":
             needs = ctx.needs_input_grad[:-1]
@@ -144,7 +144,7 @@ class MultilinearOperator:
             others = [need and j != i for j, need in enumerate(needs[1:])]
             parts += self.backward(gradient, replaced, others) if any(others) else [None] * len(tensors)
             total = [_sum(a, b) for a, b in zip(total, parts, strict=True)]
-        return _reduced(total, saved)
+        return tuple(total)
 
 
 def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
@@ -161,9 +161,8 @@ def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> Any:
-            tensors = ctx.saved_tensors
-            gradients = BackwardFunction.apply(list(ctx.needs_input_grad), gradient, *tensors)
-            return _reduced(_mask(gradients, ctx.needs_input_grad), tensors)
+            gradients = BackwardFunction.apply(list(ctx.needs_input_grad), gradient, *ctx.saved_tensors)
+            return tuple(_mask(gradients, ctx.needs_input_grad))
 
         @staticmethod
         def vmap(info: Any, in_dims: Sequence[int | None], *tensors: Tensor) -> tuple[Tensor, int]:
@@ -219,11 +218,3 @@ def _mask(gradients: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor |
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
-
-
-def _reduced(gradients: "Sequence[Tensor | None]", tensors: Sequence[Tensor]) -> "tuple[Tensor | None, ...]":
-    """Gradients summed over the batch dimensions in which their tensor was broadcast."""
-    return tuple(
-        gradient if gradient is None or gradient.shape == tensor.shape else gradient.sum_to_size(tensor.shape)
-        for gradient, tensor in zip(gradients, tensors, strict=True)
-    )

@@ -24,11 +24,19 @@ TESTS = [
     "decomposition/tests/test_cp.py",
     "decomposition/tests/test_tucker.py",
 ]
-PLUGIN = """
+PLUGINS = {
+    "as_backend": """
 import tensorly as tl
 import multilinear.interop.tensorly
 tl.tenalg.set_backend("multilinear")
-"""
+""",
+    "swapped_in": """
+import multilinear.interop.tensorly as ours
+from tensorly.tenalg.core_tenalg import CoreTenalgBackend
+for name, function in ours.OURS.items():
+    CoreTenalgBackend.register_method(name, function)
+""",
+}
 
 
 @pytest.fixture(params=["numpy", "pytorch"])
@@ -39,8 +47,9 @@ def backend(request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "pytorch"])
-def test_tensorly_s_own_tests_pass(library, tmp_path):
-    (tmp_path / "run_on_multilinear.py").write_text(PLUGIN)
+@pytest.mark.parametrize("way", PLUGINS)
+def test_tensorly_s_own_tests_pass(way, library, tmp_path):
+    (tmp_path / "run_on_multilinear.py").write_text(PLUGINS[way])
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     root = Path(tl.__file__).parent
     python_path = os.pathsep.join([str(tmp_path), str(Path(ml.__file__).parent.parent)])

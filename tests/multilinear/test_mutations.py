@@ -70,7 +70,6 @@ MUTANTS = {
         ("[self(*replaced) if needs[0] else None]", "[-self(*replaced) if needs[0] else None]"),
         ("[self(*replaced) if needs[0] else None]", "[None]"),
         ("else a + b", "else a"),
-        ("gradient.sum_to_size(tensor.shape)", "gradient"),
         ("x.unsqueeze(0) if d is None else x.movedim(d, 0)", "x.unsqueeze(-1) if d is None else x.movedim(d, 0)"),
         ("x.unsqueeze(0) if d is None else x.movedim(d, 0)", "x.unsqueeze(0) if d is None else x"),
         ("return tensor.expand(size, *tensor.shape) if in_dim is None", "return tensor.unsqueeze(0) if in_dim is None"),

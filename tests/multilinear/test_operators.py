@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from factories import random_tensors
+from factories import assert_close, random_tensors
 
 from multilinear.autograd import cp, face_splitting, mode_dot, multilinear_map
 
@@ -47,3 +47,17 @@ class TestOperators:
         tensors[-1].requires_grad_()
         operator(*tensors).sum().backward()
         assert asked == [[*[False] * (len(shapes) - 1), True]]
+
+    def test_operator_itself_has_a_batching_rule(self, operator, shapes, result):
+        gradient, *tensors = random_tensors([(4, *result), *((4, *shape) for shape in shapes[:-1]), shapes[-1]])
+        in_dims = (*[0] * (len(shapes) - 1), None)
+        rows = [(*(x[n] for x in tensors[:-1]), tensors[-1]) for n in range(4)]
+        actual = torch.vmap(operator._operator, in_dims)(*tensors)
+        assert_close(actual, torch.stack([operator(*row) for row in rows]))
+        needed = [True] * len(shapes)
+        batched = torch.vmap(lambda g, *x: operator._backward_operator(g, *x, needed), (0, *in_dims))(
+            gradient, *tensors
+        )
+        for position, actual in enumerate(batched):
+            expected = [operator.backward(gradient[n], row, needed)[position] for n, row in enumerate(rows)]
+            assert_close(actual, torch.stack(expected))
