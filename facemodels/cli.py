@@ -40,7 +40,7 @@ def main() -> NoReturn:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("demo"),
-    faces: Annotated[int, typer.Option(help="Synthetic faces to train on.")] = 4000,
+    faces: Annotated[int, typer.Option(min=400, help="Synthetic faces, a tenth of them held out.")] = 3000,
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 4.5,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:

@@ -16,7 +16,7 @@ from facemodels.config import SIZE
 EDITABLE = ("expression", "pose", "light", "identity")
 """The factors that make sense to take over from another face."""
 
-_MARGIN = 5  # pixels around a mask that still show the old face
+_MARGIN = 2  # pixels around a mask that still show the old face
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from PIL import Image
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.config import SIZE
 from facemodels.editing import interpolate, transfer
 from facemodels.figures import grid, normals_as_colours, on_paper
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
 
-_MESH_LIGHT = torch.tensor([[0.75, 0.15, 0.45, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0]])
+_MESH_LIGHT = torch.tensor([[0.4, 0.2, 0.4, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]])
 _MESH_YAW = 0.45  # radians, so that the profile of the nose shows
 
 
@@ -55,7 +56,9 @@ def edit_sheet(
 @torch.no_grad()
 def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 64"], zoom: int = 2) -> Image.Image:
     """One row a face: everything the three streams decode."""
-    parts = model.decode(model.encode(images))
+    codes = model.encode(images)
+    parts = model.decode(codes)
+    frontal_mask = _frontal_mask(model, codes)
     columns = {
         "input": images,
         "reconstruction": parts.image,
@@ -65,13 +68,20 @@ def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 
         "shading": on_paper((parts.shading / 1.3).clamp(0, 1), parts.mask),
         "mask": parts.mask,
         "background": parts.background,
-        "frontal": parts.frontal,
-        "frontal normals": (parts.frontal_normals + 1) / 2,
+        "frontal": on_paper(parts.frontal, frontal_mask),
+        "frontal normals": normals_as_colours(parts.frontal_normals, frontal_mask),
     }
     if parts.shape is not None and model.morphable is not None:
         columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
     rows = list(zip(*columns.values(), strict=True))
     return grid(rows, columns=list(columns), zoom=zoom)
+
+
+def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tensor, "n 1 64 64"]:
+    """Where a face looking ahead is, by the face stream; stream 3 has learnt nothing outside of it."""
+    ahead = torch.eye(3).flatten().to(codes.pose).expand_as(codes.pose)
+    mask_logits = model.paint(ahead, codes.expression, codes.identity, codes.light).mask_logits
+    return torch.ones_like(codes.pose[:, :1, None, None]) if mask_logits is None else mask_logits.sigmoid()
 
 
 def interpolation_sheet(

@@ -52,6 +52,15 @@ def test_starts_quickly_without_heavy_imports():
     assert result.stdout.strip() == "[]"
 
 
+def test_without_its_packages_the_command_says_so(monkeypatch, capsys):
+    from facemodels import __main__
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 2 and "pip install 'multilinear-faces[faces]'" in capsys.readouterr().err
+
+
 def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
     status, out, _ = call("train", prepared.path, "--preset", "tiny", "--steps", 3)
     assert status == 0 and "trained: runs/prepared" in out
