@@ -137,7 +137,7 @@ def _absorb_constants(core: Tensor, inputs: list[Tensor], batch: torch.Size) -> 
     for mode in range(len(inputs), 0, -1):
         z = inputs[mode - 1]
         if z.shape[:-1].numel() == 1 or _is_expanded(z):
-            vector = z.reshape(-1)[-z.shape[-1] :] if z.shape[:-1].numel() == 1 else z[(0,) * (z.ndim - 1)]
+            vector = z[(0,) * (z.ndim - 1)]
             core = _mode_dot.mode_dot(core, vector.unsqueeze(0), mode).squeeze(mode)
         else:
             varying.insert(0, z)

@@ -68,7 +68,7 @@ class Multilinear(Module):
         dtype: Of the parameters.
 
     Raises:
-        TypeError: The core is none of the three kinds.
+        TypeError: The core is none of the three kinds, or in_features is no sequence.
         ValueError: A size or rank is not positive, or the ranks do not fit the modes.
 
     Example:
@@ -92,6 +92,10 @@ class Multilinear(Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        if not isinstance(in_features, Sequence):
+            raise TypeError(
+                f"Multilinear: in_features must be a sequence of sizes, got {in_features!r}; such as (9, 15, 80)"
+            )
         self.in_features = tuple(in_features)
         self.out_features = out_features
         self.core = core

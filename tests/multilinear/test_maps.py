@@ -176,6 +176,20 @@ class TestDtypes:
             assert_close(half.grad.double(), full.grad, rtol=0, atol=tolerance)
 
 
+class TestModes:
+    def test_inference_mode(self):
+        core, inputs = problem(3, 4, (2, 3), requires_grad=True)
+        with torch.inference_mode():
+            result = ml.multilinear_map(core, inputs)
+        assert result.is_inference()
+        assert_close(result.clone(), ml.multilinear_map(core, inputs).detach())
+
+    def test_no_grad(self):
+        core, inputs = problem(3, 4, (2, 3), requires_grad=True)
+        with torch.no_grad():
+            assert not ml.multilinear_map(core, inputs).requires_grad
+
+
 class TestCompiled:
     @pytest.mark.slow
     def test_autocast_region_compiles_into_one_graph(self):

@@ -118,6 +118,7 @@ class TestErrors:
         ("call", "error", "message"),
         [
             (lambda: Multilinear((), 4), ValueError, r"Multilinear: in_features must hold one or more positive sizes"),
+            (lambda: Multilinear(3, 4), TypeError, r"Multilinear: in_features must be a sequence of sizes, got 3"),
             (lambda: Multilinear((2, 0), 4), ValueError, r"got \(2, 0\) and 4"),
             (lambda: Multilinear((2, 3), 4, core=CPCore(0)), ValueError, r"a CP core needs a positive rank, got 0"),
             (

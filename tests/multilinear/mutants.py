@@ -1,16 +1,16 @@
 # ruff: noqa: E501  (one mutant a line)
 """Every analytic formula, broken once: some test must notice.
 
-Each mutant is a copy of the package with one piece of text replaced, on which the tests below run until the first failure.
-A mutant whose text is gone from the source fails too, so that this list keeps up with the code.
+`python tests/multilinear/mutants.py [file]` tries them, a quarter of a minute each: a mutant is a copy of the package with
+one piece of text replaced, on which the tests below run until the first failure. `test_mutants.py` keeps this list up
+with the code.
 """
 
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["products", "contractions", "maps", "cp", "tucker", "paper_equations", "nn", "derivatives"]
@@ -103,41 +103,48 @@ MUTANTS = {
         ("return result @ factors[0].mT if 0 in factors else result", "return -result @ factors[0].mT if 0 in factors else result"),
     ],
 }  # fmt: skip
-CASES = [(name, old, new) for name, changes in MUTANTS.items() for old, new in changes]
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mutants")
+def sandbox(folder: Path) -> None:
+    """A copy of the package and its tests."""
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "multilinear", folder / "multilinear", ignore=ignore)
     shutil.copytree(ROOT / "tests" / "multilinear", folder / "tests" / "multilinear", ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    return folder
 
 
-def run_tests(folder):
+def is_killed(folder: Path) -> bool:
+    """Whether some test fails on the package in the folder."""
     tests = [f"tests/multilinear/test_{name}.py" for name in TESTS]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    command = [sys.executable, "-B", "-m", "pytest", *options, *tests]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-B", "-m", "pytest", *options, *tests], cwd=folder, capture_output=True, text=True
+    )
+    if run.returncode not in (0, 1):
+        raise RuntimeError(f"the tests did not run: {run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return run.returncode == 1
 
 
-@pytest.mark.slow
-def test_without_a_change_the_tests_pass(sandbox):
-    run = run_tests(sandbox)
-    assert run.returncode == 0, run.stdout[-2000:]
+def main(only: str = "") -> int:
+    """Tries every mutant of the files whose name holds `only`; 0 if all are killed."""
+    cases = [(name, *change) for name, changes in MUTANTS.items() if only in name for change in changes]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        sandbox(folder)
+        if is_killed(folder):
+            raise RuntimeError("the tests fail without a mutant")
+        for name, old, new in cases:
+            path = folder / "multilinear" / name
+            source = path.read_text()
+            path.write_text(source.replace(old, new, 1))
+            killed = is_killed(folder)
+            path.write_text(source)
+            survivors += not killed
+            print(f"{'killed  ' if killed else 'SURVIVED'} {name}: {old!r} -> {new!r}", flush=True)
+    print(f"{len(cases) - survivors} of {len(cases)} mutants killed")
+    return min(survivors, 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "old", "new"), CASES, ids=[f"{n}-{number}" for number, (n, _, _) in enumerate(CASES)])
-def test_mutant_is_killed(sandbox, name, old, new):
-    path = sandbox / "multilinear" / name
-    source = path.read_text()
-    assert old in source, f"{name} no longer holds {old!r}: update the mutant"
-    path.write_text(source.replace(old, new, 1))
-    try:
-        run = run_tests(sandbox)
-    finally:
-        path.write_text(source)
-    assert run.returncode == 1, f"no test noticed that {name} has {new!r} for {old!r}\n{run.stdout[-500:]}"
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
