@@ -10,7 +10,7 @@ from torch import Tensor
 from multilinear import _checks
 from multilinear._arrays import ArrayT, namespace, permute, reshape
 from multilinear.autograd import cp as _cp
-from multilinear.autograd import cp_inner as _cp_inner
+from multilinear.autograd import cp_loss as _cp_loss
 from multilinear.autograd._dtypes import promote_for_product
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
 from multilinear.maps import squared_error
@@ -100,16 +100,16 @@ def cp_loss(
             f"{tuple(tensor.shape)}; pass one matrix (size, rank) for every mode"
         )
     tensor, *weighted = promote_for_product([tensor, *_weighted(factors, weights)])
-    if _expansion_is_possible(tensor):
-        norm, inner, model = _cp_inner.terms(tensor, weighted)
-        loss = norm - 2 * inner + model
-        # Rounding leaves an error of about eps * norm; this keeps its share of the loss below eps ** 0.75.
-        if loss.detach() > torch.finfo(tensor.dtype).eps ** 0.25 * norm:
-            return loss
-    return squared_error(_cp.cp_to_tensor(weighted), tensor)
+    if not _is_plain(tensor):
+        return squared_error(_cp.cp_to_tensor(weighted), tensor)
+    loss, norm = _cp_loss.expanded(tensor, weighted)
+    # Rounding leaves an error of about eps * norm; this keeps its share of the loss below eps ** 0.75.
+    if loss.detach() > torch.finfo(tensor.dtype).eps ** 0.25 * norm.detach():
+        return loss
+    return _cp_loss.by_residuals(tensor, weighted)
 
 
-def _expansion_is_possible(tensor: Tensor) -> bool:
+def _is_plain(tensor: Tensor) -> bool:
     """Real numbers of enough precision, and a value that Python may look at to choose the branch."""
     if tensor.dtype not in (torch.float32, torch.float64) or tensor.ndim < 2 or tensor.is_meta:
         return False

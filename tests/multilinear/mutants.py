@@ -57,12 +57,18 @@ MUTANTS = {
         ("return [*factors[: LARGEST - 1], tail]", "return [*factors[: LARGEST - 1], 2 * tail]"),
         ("face_splitting_backward(of_tail.mT,", "face_splitting_backward(-of_tail.mT,"),
     ],
-    "autograd/cp_inner.py": [
+    "autograd/cp_loss.py": [
         ("(first * factors[0]).sum()", "2 * (first * factors[0]).sum()"),
         ("factor.mT @ factor", "factor.abs().mT @ factor"),
         ("of_tensor = gradient * cp", "of_tensor = cp"),
         ("None if result is None else gradient * result", "None if result is None else result"),
         ("if torch.is_grad_enabled():", "if False:"),
+        ("norm - 2 * inner + grams.sum()", "norm - inner + grams.sum()"),
+        ("cp.backward(2 * residual,", "cp.backward(residual,"),
+        ("(of_factor[block] if position == 0 else of_factor)", "of_factor"),
+        ("sums[0][block] = -2 * residual", "sums[0][block] = 2 * residual"),
+        ("if not torch.is_grad_enabled():", "if True:"),
+        ("residual = 2 * gradient * (cp", "residual = gradient * (cp"),
     ],
     "autograd/_operator.py": [
         ("need and j != i", "need"),
@@ -90,7 +96,6 @@ MUTANTS = {
         ("mode - sum(d < mode for d in dropped)", "mode"),
     ],
     "cp.py": [
-        ("norm - 2 * inner + model", "norm - inner + model"),
         ("eps ** 0.25", "eps ** 4"),
         ("[factors[0] * weights, *factors[1:]]", "factors"),
     ],

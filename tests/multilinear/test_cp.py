@@ -5,6 +5,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import multilinear as ml
 from multilinear import reference
+from multilinear.autograd import cp_loss
 
 SHAPES = [(3,), (1, 1), (2, 3), (2, 3, 4), (3, 1, 2), (2, 2, 3, 2), (2, 1, 2, 2, 2), (2, 2, 1, 2, 2, 2, 2)]
 
@@ -92,12 +93,40 @@ class TestCPLoss:
 
     def test_both_branches_are_taken(self, monkeypatch):
         taken = []
-        original = ml.cp.squared_error
-        monkeypatch.setattr(ml.cp, "squared_error", lambda *a: taken.append("residual") or original(*a))
+        original = ml.cp._cp_loss.by_residuals
+        monkeypatch.setattr(ml.cp._cp_loss, "by_residuals", lambda *a: taken.append("residuals") or original(*a))
         ml.cp_loss(*close_model(1.0))
         assert taken == []
         ml.cp_loss(*close_model(1e-3))
-        assert taken == ["residual"]
+        assert taken == ["residuals"]
+
+    @pytest.mark.parametrize("block", [1, 20, 1 << 18])
+    @pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) > 1], ids=str)
+    def test_residuals_in_blocks(self, shape, block, monkeypatch):
+        monkeypatch.setattr(cp_loss, "BLOCK", block)
+        x, *factors = random_tensors([shape, *((size, 2) for size in shape)], requires_grad=True)
+        expected = (x - ml.cp_to_tensor(factors)).square().sum()
+        assert_close(cp_loss.by_residuals(x, factors), expected)
+        f = lambda x, *f: cp_loss.by_residuals(x, f)  # noqa: E731
+        assert gradcheck(f, (x, *factors))
+        if block == 20 and len(shape) < 4:
+            assert gradgradcheck(f, (x, *factors))
+        for wanted in (x, *factors):  # each alone
+            given = [t.detach().requires_grad_(t is wanted) for t in (x, *factors)]
+            (alone,) = torch.autograd.grad(f(*given), [t for t in given if t.requires_grad])
+            assert_close(alone, torch.autograd.grad(expected, wanted, retain_graph=True)[0])
+
+    def test_residuals_make_nothing_of_the_tensor_s_size(self, monkeypatch):
+        monkeypatch.setattr(cp_loss, "BLOCK", 800)
+        x, factors = close_model(1e-4, shape=(20, 20, 20), requires_grad=True)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            loss = ml.cp_loss(x, factors)
+        assert {t.data_ptr() for t in kept if t.numel() >= x.numel()} == {x.data_ptr()}
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            cp_loss.by_residuals(x, factors)
+        assert max(event.self_cpu_memory_usage for event in profile.events()) < 4 * x.numel() / 4
+        loss.backward()
 
     def test_expansion_makes_nothing_of_the_tensor_s_size(self):
         x, factors = close_model(1.0, shape=(20, 20, 20), requires_grad=True)
