@@ -110,6 +110,8 @@ def check_mode(function: str, mode: Any, ndim: int) -> int:
         index = operator.index(mode)
     except TypeError as error:
         raise TypeError(f"{function}: mode must be an integer, got {mode!r}; modes count from 0") from error
+    if ndim == 0:
+        raise ValueError(f"{function}: a scalar has no modes, got mode {index}; reshape it to (1,)")
     if not -ndim <= index < ndim:
         raise ValueError(
             f"{function}: mode {index} is out of range for a tensor with {ndim} mode{'s' * (ndim != 1)}; "

@@ -63,9 +63,11 @@ def cp_loss(
 ) -> Num[Tensor, ""]:
     """Squared error of a CP model: `||tensor - cp_to_tensor(factors, weights=weights)||²`, summed over all entries.
 
-    For real float32 and float64 tensors the model is not formed: the loss is expanded into `||x||² - 2 <x, m> +
-    ||m||²`, whose last term needs the factors' Gram matrices only. Near a perfect fit these terms cancel; the
-    function then takes the difference entry by entry, as it does inside `torch.func`, forward mode and compiled graphs.
+    For real float32 and float64 tensors the model is never formed. The loss is expanded into
+    `||x||² - 2 <x, m> + ||m||²`, whose last term needs the factors' Gram matrices only; near a perfect fit, where these
+    terms cancel, the squared differences are summed in blocks instead. To choose, the function looks at the value, for
+    which a GPU has to be waited for. Inside `torch.func`, forward mode and compiled graphs, where it cannot look, and
+    for other dtypes it forms the model.
 
     Args:
         tensor: Tensor of shape `(I_0, ..., I_N)`.

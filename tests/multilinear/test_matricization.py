@@ -102,6 +102,7 @@ class TestErrors:
                 r"unfold: mode 3 is out of range for a tensor with 3 modes.*from -3",
             ),
             (lambda x: ml.unfold(x, -4), ValueError, r"unfold: mode -4 is out of range"),
+            (lambda x: ml.unfold(x.sum(), 0), ValueError, r"unfold: a scalar has no modes, got mode 0; reshape it"),
             (lambda x: ml.unfold(x, 1.5), TypeError, r"unfold: mode must be an integer, got 1.5"),
             (lambda x: ml.unfold(x, 0, "K"), ValueError, r"unfold: order must be \"C\".*got 'K'"),
             (lambda x: ml.unfold([1, 2], 0), TypeError, r"unfold: tensor must be an array.*got list"),
