@@ -97,7 +97,7 @@ def prepare(
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
-    preset: Annotated[str, typer.Option(help="Sizes and objective: paper or small.")] = "small",
+    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, small or demo.")] = "small",
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Length of the run in minutes.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run in steps.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/NAME OF THE SET.")] = None,

@@ -71,7 +71,7 @@ def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
     _say(f"1/4 rendering {faces} synthetic faces")
     prepared = _prepared(out / "faces", faces, workers)
     _say(f"2/4 training for {minutes:g} minutes")
-    network, training = preset("small")
+    network, training = preset("demo")
     training = dataclasses.replace(training, minutes=minutes, checkpoint_minutes=1.0)
     model = train(prepared, out / "run", network=network, training=training)
     _say("3/4 training the plain autoencoder it is compared with")
