@@ -40,8 +40,8 @@ def main() -> NoReturn:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("demo"),
-    faces: Annotated[int, typer.Option(min=400, help="Synthetic faces, a tenth of them held out.")] = 3000,
-    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 4.5,
+    faces: Annotated[int, typer.Option(min=1000, help="Synthetic faces, a tenth of them held out.")] = 3000,
+    minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 5.0,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:
     """Synthesise faces, train on them, edit held-out faces and a photo, and write OUT/index.html."""

@@ -185,7 +185,9 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
     "demo": (
         NetworkConfig(channels=(32, 24, 24), shape_space="coordinates", frontal_rank=64, face_mask=True),
         TrainingConfig(
-            weights=dataclasses.replace(_OURS, light=5.0, decorrelation=2.0),
+            weights=dataclasses.replace(
+                _OURS, light=5.0, decorrelation=2.0, expression=1.0, shape=1.0, swapped_shape=1.0
+            ),
             known_mask=True,
             surround_share=0.25,
             learning_rate=2e-3,

@@ -36,7 +36,7 @@ from facemodels.training.checkpoint import checkpoints, load_progress
 
 _SHOWN = 4
 _PAIRS = 100
-_PLAIN_STEPS = 700
+_PLAIN_STEPS = 500
 _ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"
 """Portrait of Eileen Collins, NASA, public domain; scikit-image carries it."""
 
@@ -148,9 +148,7 @@ def _angle(first: Tensor, second: Tensor) -> float:
 
 def _write_pictures(out: Path, model: NeuroTensorialAutoencoder, prepared: PreparedSet, photo: Tensor) -> None:
     images = prepared.faces("test").pictures()
-    # neighbours show the same person: take every fifth, and targets from the other half
-    sources = list(range(0, 5 * _SHOWN, 5))
-    targets = [number + len(images) // 2 for number in sources]
+    sources, targets = _pairs(prepared)
     truth = {name: true_edits(prepared, "test", sources, targets, name)[0] for name in EDITABLE}
     source, target = images[sources], images[targets]
     edit_sheet(model, source, target, EDITABLE, truth=truth).save(out / "edits.png")
@@ -158,6 +156,23 @@ def _write_pictures(out: Path, model: NeuroTensorialAutoencoder, prepared: Prepa
     interpolation_sheet(model, source[:1], target[:1], EDITABLE).save(out / "interpolation.png")
     edit_sheet(model, photo.expand(len(target), -1, -1, -1), target, EDITABLE).save(out / "photo.png")
     parts_sheet(model, photo).save(out / "photo_parts.png")
+
+
+def _pairs(prepared: PreparedSet) -> tuple[list[int], list[int]]:
+    """Neutral held-out faces, and as many of other people with other emotions: the first of each by number."""
+    rows = prepared.split("test")
+    faces = list(zip(rows["emotion"], rows["person"], strict=True))
+
+    def first_of(wanted: Sequence[str], besides: set[int]) -> list[int]:
+        chosen: dict[int, int] = {}
+        for number, (emotion, person) in enumerate(faces):
+            if emotion in wanted and person not in besides and len(chosen) < _SHOWN:
+                chosen.setdefault(person, number)
+        return list(chosen.values())
+
+    sources = first_of(["neutral"], set())
+    targets = first_of(["happy", "surprised", "disgusted", "fearful"], {faces[number][1] for number in sources})
+    return sources, targets
 
 
 def _say(line: str) -> None:
@@ -168,8 +183,8 @@ _FIGURES = (
     (
         "edits.png",
         "Edits of held-out faces",
-        "The source takes one factor of the target at a time; below each edit, what it should look like, rendered from "
-        "the exact factors. The network has seen none of these people, and was never told which faces share an "
+        "Neutral faces take one factor of the target at a time; below each edit, what it should look like, rendered "
+        "from the exact factors. The network has seen none of these people, and was never told which faces share an "
         "expression, a pose, a light or an identity.",
     ),
     (
