@@ -111,6 +111,11 @@ class TestCPLoss:
         assert gradcheck(f, (x, *factors))
         if block == 20 and len(shape) < 4:
             assert gradgradcheck(f, (x, *factors))
+        differentiable = torch.autograd.grad(f(x, *factors), (x, *factors), create_graph=True)
+        for actual, gradient in zip(
+            differentiable, torch.autograd.grad(expected, (x, *factors), retain_graph=True), strict=True
+        ):
+            assert_close(actual, gradient)  # made again, by other operations
         for wanted in (x, *factors):  # each alone
             given = [t.detach().requires_grad_(t is wanted) for t in (x, *factors)]
             (alone,) = torch.autograd.grad(f(*given), [t for t in given if t.requires_grad])
