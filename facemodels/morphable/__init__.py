@@ -1,4 +1,3 @@
 """Morphable models: the built-in one made by code, and those of others from files that the user has."""
 
 from facemodels.morphable.model import MorphableModel as MorphableModel
-from facemodels.morphable.model import ShapeBasis as ShapeBasis

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,6 @@ from facemodels.errors import InputError
 from facemodels.morphable import storage
 
 _LANDMARKS = 68
-
-
-@dataclass(frozen=True)
-class ShapeBasis:
-    """Orthonormal axes of all shapes of a morphable model.
-
-    A shape equals `mean + basis @ coordinates` exactly, and since the axes are orthonormal the squared distance of two
-    shapes is that of their coordinates. A vertex holds three neighbouring entries: x, y, z.
-
-    Attributes:
-        mean: The mean face as one vector in mm, shape `(3 * vertices,)`.
-        basis: Orthonormal columns, shape `(3 * vertices, rank)`.
-        identity_map: Takes identity coefficients to coordinates in mm, shape `(rank, n_identity)`.
-        expression_map: Takes expression coefficients to coordinates in mm, shape `(rank, n_expression)`.
-    """
-
-    mean: Float[Tensor, "values"]
-    basis: Float[Tensor, "values rank"]
-    identity_map: Float[Tensor, "rank n_identity"]
-    expression_map: Float[Tensor, "rank n_expression"]
-
-    def coordinates(
-        self, identity: Float[Tensor, "*batch n_identity"], expression: Float[Tensor, "*batch n_expression"]
-    ) -> Float[Tensor, "*batch rank"]:
-        """Coordinates, in mm, of the shape with these coefficients; leading dimensions broadcast."""
-        return identity @ self.identity_map.T + expression @ self.expression_map.T
-
-    def vertices(self, coordinates: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch vertices 3"]:
-        """Vertices, in mm, of the shape with these coordinates."""
-        return (self.mean + coordinates @ self.basis.T).unflatten(-1, (-1, 3))
 
 
 @dataclass(frozen=True)
@@ -161,26 +131,6 @@ class MorphableModel:
                     )
                 result = result + coefficients @ basis.flatten(1)
         return result.unflatten(-1, (-1, 3))
-
-    @cached_property
-    def _shape_basis(self) -> ShapeBasis:
-        components = torch.cat([self.identity, self.expression]).flatten(1).T.double()
-        basis, maps = torch.linalg.qr(components)
-        basis, maps = basis.to(self.mean.dtype), maps.to(self.mean.dtype)
-        return ShapeBasis(self.mean.flatten(), basis, maps[:, : self.n_identity], maps[:, self.n_identity :])
-
-    def orthonormal_basis(self) -> ShapeBasis:
-        """Orthonormal axes of identity and expression together, by QR; computed once and kept.
-
-        Example:
-            >>> model = MorphableModel.procedural()
-            >>> axes = model.orthonormal_basis()
-            >>> identity, expression = torch.ones(157), torch.ones(28)
-            >>> shape = axes.vertices(axes.coordinates(identity, expression))
-            >>> torch.allclose(shape, model.vertices(identity, expression), atol=1e-3)  # mm
-            True
-        """
-        return self._shape_basis
 
     def to(self, device: torch.device | str) -> "MorphableModel":
         """The same model with its tensors on another device."""

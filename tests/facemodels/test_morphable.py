@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -82,25 +80,6 @@ class TestVertices:
     def test_rejects_another_number_of_coefficients(self):
         with pytest.raises(ValueError, match=r"small has 2 expression components, got coefficients of shape \(1, 28\)"):
             small_model().vertices(expression=torch.zeros(1, 28))
-
-
-class TestOrthonormalBasis:
-    @settings(max_examples=20, deadline=None)
-    @given(st.integers(0, 10_000))
-    def test_coordinates_give_the_same_shape(self, seed):
-        model, generator = small_model(), torch.Generator().manual_seed(seed)
-        identity = torch.randn(3, 4, generator=generator)
-        expression = torch.randn(3, 2, generator=generator)
-        axes = model.orthonormal_basis()
-        shape = axes.vertices(axes.coordinates(identity, expression))
-        assert_close(shape, model.vertices(identity, expression), atol=1e-4, rtol=1e-4)
-
-    def test_distances_are_those_of_the_shapes(self):
-        model, axes = small_model(), small_model().orthonormal_basis()
-        assert_close(axes.basis.T @ axes.basis, torch.eye(6), atol=1e-5, rtol=0)
-        identity, none = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.zeros(2)
-        moved = (model.vertices(identity) - model.mean).norm()
-        assert_close(axes.coordinates(identity, none).norm(), moved, atol=1e-3, rtol=1e-4)
 
 
 class TestFile:
