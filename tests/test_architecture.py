@@ -83,7 +83,7 @@ def test_multilinear_imports_run_down(path):
 @pytest.mark.parametrize("path", modules("multilinear"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_multilinear_stands_alone(path):
     room = room_of(path, "multilinear")
-    allowed = {"torch", "numpy", "array_api_compat", "opt_einsum", "jaxtyping", "multilinear"}
+    allowed = {"torch", "numpy", "array_api_compat", "jaxtyping", "multilinear"}
     extra = {"testing": {"hypothesis", "pytest", "scipy"}, "appendix": {"scipy"}, "interop": {"tensorly"}}
     third_party = {name.split(".")[0] for name in imported(path)} - _standard_library()
     assert third_party <= allowed | extra.get(room, set()) | ({"triton"} if room == "kernels" else set())
