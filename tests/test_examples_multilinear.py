@@ -12,6 +12,7 @@ NAMES = [
     "kronecker_curvature",
     "polynomial_features",
     "tensor_fusion",
+    "tensorly_backend",
     "wrong_gradient",
 ]
 
@@ -28,6 +29,11 @@ def test_is_short(name):
 def test_tensor_fusion():
     concatenation, multilinear = run("tensor_fusion")
     assert concatenation < 0.6 < 0.85 < multilinear
+
+
+def test_tensorly_backend():
+    pytest.importorskip("tensorly")
+    assert run("tensorly_backend") < 1e-3
 
 
 def test_khatri_rao_layer():
