@@ -1,15 +1,13 @@
 """Small faces for tests: a morphable model of a dozen vertices and a prepared set of random pictures."""
 
-import numpy as np
 import pytest
 import torch
+from tiny import EXPRESSION, IDENTITY, VERTICES, make_rows
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import PreparedSet, write_prepared
 from facemodels.morphable import MorphableModel
-
-VERTICES, IDENTITY, EXPRESSION = 12, 5, 3
 
 
 @pytest.fixture(autouse=True)
@@ -61,33 +59,6 @@ def model(network_config, morphable) -> NeuroTensorialAutoencoder:
 def training_config() -> TrainingConfig:
     weights = LossWeights(swapped_shape=0.5, decorrelation=8.0, turned_normals=2.0, face_mask=0.3)
     return TrainingConfig(weights=weights, known_mask=True, surround_share=0.5, batch=4, steps=6, precision="no")
-
-
-def make_rows(count: int, seed: int = 0, held_out: int = 0):
-    """Rows of a prepared set with a bright square for a face."""
-    random = np.random.default_rng(seed)
-    for number in range(count):
-        mask = np.zeros((64, 64), np.uint8)
-        mask[16:48, 18:46] = 255
-        image = random.integers(0, 80, (64, 64, 3)).astype(np.uint8)
-        image[mask > 0] += np.uint8(120)
-        normals = np.zeros((64, 64, 3), np.int8)
-        normals[mask > 0] = (0, 0, 127)
-        yield {
-            "name": f"{number:06d}.jpg",
-            "split": "test" if number >= count - held_out else "train",
-            "image": image,
-            "normals": normals,
-            "mask": mask,
-            "rotation": np.eye(3, dtype=np.float32).ravel(),
-            "identity": random.normal(size=IDENTITY).astype(np.float32),
-            "expression": random.normal(size=EXPRESSION).astype(np.float32),
-            "light": np.eye(9, dtype=np.float32)[0],
-            "frontal": bool(number % 2),
-            "turned_rotation": np.eye(3, dtype=np.float32).ravel(),
-            "turned_normals": normals,
-            "turned_mask": mask,
-        }
 
 
 @pytest.fixture(scope="session")

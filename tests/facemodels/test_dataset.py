@@ -4,10 +4,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import make_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tiny import make_rows
 
 from facemodels.data.dataset import Faces, PreparedSet, decode_normals, encode_normals, write_prepared
 from facemodels.errors import InputError

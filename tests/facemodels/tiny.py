@@ -1,0 +1,32 @@
+"""Sizes of the morphable model of the tests, and rows of a prepared set of random pictures."""
+
+import numpy as np
+
+VERTICES, IDENTITY, EXPRESSION = 12, 5, 3
+
+
+def make_rows(count: int, seed: int = 0, held_out: int = 0):
+    """Rows of a prepared set with a bright square for a face."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[16:48, 18:46] = 255
+        image = random.integers(0, 80, (64, 64, 3)).astype(np.uint8)
+        image[mask > 0] += np.uint8(120)
+        normals = np.zeros((64, 64, 3), np.int8)
+        normals[mask > 0] = (0, 0, 127)
+        yield {
+            "name": f"{number:06d}.jpg",
+            "split": "test" if number >= count - held_out else "train",
+            "image": image,
+            "normals": normals,
+            "mask": mask,
+            "rotation": np.eye(3, dtype=np.float32).ravel(),
+            "identity": random.normal(size=IDENTITY).astype(np.float32),
+            "expression": random.normal(size=EXPRESSION).astype(np.float32),
+            "light": np.eye(9, dtype=np.float32)[0],
+            "frontal": bool(number % 2),
+            "turned_rotation": np.eye(3, dtype=np.float32).ravel(),
+            "turned_normals": normals,
+            "turned_mask": mask,
+        }
