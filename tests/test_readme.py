@@ -4,11 +4,14 @@ import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 from facemodels import cli
 
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # torch's own, in forward mode
 def test_examples():
     failed, tried = doctest.testfile(str(README), module_relative=False)
     assert tried >= 6 and failed == 0
