@@ -40,7 +40,11 @@ def complaint(factors) -> str:
 
 def main() -> str:
     matrices = factor_matrices(min_factors=2, max_factors=2).filter(lambda f: f[0].shape == f[1].shape)
-    smallest = find(matrices, lambda factors: complaint(factors) != "", settings=settings(deadline=None, derandomize=True, database=None))
+    smallest = find(
+        matrices,
+        lambda factors: complaint(factors) != "",
+        settings=settings(deadline=None, derandomize=True, database=None),
+    )
     message = complaint(smallest)
     print(f"smallest wrong case: a = {smallest[0].tolist()}, b = {smallest[1].tolist()}")
     print(message)
