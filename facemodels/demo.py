@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -37,6 +38,7 @@ from facemodels.training.checkpoint import checkpoints, load_progress
 _SHOWN = 4
 _PAIRS = 100
 _PLAIN_STEPS = 500
+_COMPONENTS = 128
 _ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"
 """Portrait of Eileen Collins, NASA, public domain; scikit-image carries it."""
 
@@ -48,6 +50,7 @@ class Row:
     title: str
     ours: str
     plain: str
+    pca: str
 
 
 def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
@@ -91,7 +94,7 @@ def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
 
 
 def compare(model: NeuroTensorialAutoencoder, plain: PlainAutoencoder, prepared: PreparedSet) -> list[Row]:
-    """Measures on the held-out faces beside the plain autoencoder's."""
+    """Measures on the held-out faces beside those of the plain autoencoder and of principal components."""
     held_out = prepared.faces("test")
     images, mask = held_out.pictures(), held_out.masks()
     codings = encode_all(model, held_out)
@@ -99,26 +102,37 @@ def compare(model: NeuroTensorialAutoencoder, plain: PlainAutoencoder, prepared:
     with torch.no_grad():
         reconstruction = torch.cat([plain(batch) for batch in images.split(100)])
         plain_codes = torch.cat([plain.encode(batch) for batch in images.split(100)])
+    pca = PCA(_COMPONENTS, svd_solver="randomized", random_state=0)
+    pca.fit(prepared.faces("train").pictures().flatten(1).numpy())
+    pca_codes = torch.from_numpy(pca.transform(images.flatten(1).numpy()))
+    projection = torch.from_numpy(pca.inverse_transform(pca_codes.numpy())).reshape(images.shape).clamp(0, 1)
     emotion = np.array(prepared.split("test")["emotion"])
     codes = codings.codes
-    plain_pose = _angle(_regress(plain_codes, held_out.rotation), held_out.rotation)
+
+    def decibels(pictures: Tensor, inside: Tensor | None = None) -> str:
+        return f"{float(psnr(pictures, images, inside).mean()):.1f} dB"
+
+    def emotions(code: Tensor, what: str) -> str:
+        return f"{_classify(code, emotion):.0%} ({what})"
+
+    def degrees(code: Tensor) -> str:
+        return f"{_angle(_regress(code, held_out.rotation), held_out.rotation):.1f}° (by regression)"
+
+    everywhere = (codings.image, reconstruction, projection)
     return [
-        Row("reconstruction, dB", f"{ours['psnr']:.1f}", f"{float(psnr(reconstruction, images).mean()):.1f}"),
-        Row(
-            "reconstruction inside the face, dB",
-            f"{float(psnr(codings.image, images, mask).mean()):.1f}",
-            f"{float(psnr(reconstruction, images, mask).mean()):.1f}",
-        ),
+        Row("reconstruction", *map(decibels, everywhere)),
+        Row("reconstruction inside the face", *(decibels(pictures, mask) for pictures in everywhere)),
         Row(
             "emotion, one of seven, told from the code by a linear probe",
-            f"{_classify(codes.expression, emotion):.0%} (expression, 15 numbers)",
-            f"{_classify(plain_codes, emotion):.0%} (128 numbers)",
+            emotions(codes.expression, "expression, 15 numbers"),
+            emotions(plain_codes, "128 numbers"),
+            emotions(pca_codes, "128 numbers"),
         ),
-        Row("the same from a code that should not tell", f"{_classify(codes.pose, emotion):.0%} (pose, 9)", "–"),
-        Row("pose error", f"{ours['pose_degrees']:.1f}° (read off)", f"{plain_pose:.1f}° (by regression)"),
-        Row("normals error", f"{ours['normals_degrees']:.1f}°", "–"),
-        Row("normals error in another pose", f"{ours['turned_normals_degrees']:.1f}°", "–"),
-        Row("mask, intersection over union", f"{ours['mask_iou']:.2f}", "–"),
+        Row("the same from a code that should not tell", emotions(codes.pose, "pose, 9 numbers"), "–", "–"),
+        Row("pose error", f"{ours['pose_degrees']:.1f}° (read off)", degrees(plain_codes), degrees(pca_codes)),
+        Row("normals error", f"{ours['normals_degrees']:.1f}°", "–", "–"),
+        Row("normals error in another pose", f"{ours['turned_normals_degrees']:.1f}°", "–", "–"),
+        Row("mask, intersection over union", f"{ours['mask_iou']:.2f}", "–", "–"),
     ]
 
 
@@ -216,7 +230,8 @@ def _page(table: list[Row], fidelity: dict[str, Fidelity], prepared: PreparedSet
         ["edit", "edited", "not edited", "pairs in which the edit is nearer to the truth"],
         [(name, f"{f.edited:.1f} dB", f"{f.unedited:.1f} dB", f"{f.better:.0%}") for name, f in fidelity.items()],
     )
-    measures = _table(["", "this network", "plain autoencoder"], [(r.title, r.ours, r.plain) for r in table])
+    head = ["", "this network", "plain autoencoder", "principal components"]
+    measures = _table(head, [(row.title, row.ours, row.plain, row.pca) for row in table])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Faces taken apart</title>
 <style>
@@ -233,7 +248,8 @@ td, th {{ padding: 0.2em 1.2em 0.2em 0; text-align: left; border-bottom: 1px sol
 {_PAIRS} random pairs.</p>
 {edits}
 <p>What the codes hold, beside a plain autoencoder with the same convolutions and one code of 128 numbers, trained for
-{_PLAIN_STEPS} steps on the reconstruction alone. It cannot edit a factor, because its code has none.</p>
+{_PLAIN_STEPS} steps on the reconstruction alone, and {_COMPONENTS} principal components of the pixels. Neither can edit
+a factor, because their codes have none.</p>
 {measures}
 </body></html>
 """
