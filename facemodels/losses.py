@@ -189,8 +189,7 @@ class Expression:
         self.weights = displacement(morphable.expression)
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        error = (decoded.expression_coefficients - truth.expression).square()
-        return (error * self.weights.to(error.device)).mean()
+        return _weighted_error(decoded.expression_coefficients, truth.expression, self.weights)
 
 
 class Identity:
@@ -204,8 +203,7 @@ class Identity:
         self.weights = displacement(morphable.identity)
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        error = (decoded.identity_coefficients - truth.identity).square()
-        return (error * self.weights.to(error.device)).mean()
+        return _weighted_error(decoded.identity_coefficients, truth.identity, self.weights)
 
 
 class Normals:
@@ -246,18 +244,14 @@ class Frontal:
     """E_f, eq. 13: squared error of the frontal texture, on near-frontal faces inside the mask."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        rows = decoded.frontal_rows
-        mask = truth.mask[rows] * truth.frontal[rows, None, None, None]
-        return masked_mean((decoded.frontal - truth.image[rows]).square(), mask)
+        return _frontal_error(decoded.frontal, truth.image, decoded, truth)
 
 
 class FrontalNormals:
     """E_n, eq. 14: squared error of the frontal normals, on near-frontal faces inside the mask."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        rows = decoded.frontal_rows
-        mask = truth.mask[rows] * truth.frontal[rows, None, None, None]
-        return masked_mean((decoded.frontal_normals - truth.normals[rows]).square(), mask)
+        return _frontal_error(decoded.frontal_normals, truth.normals, decoded, truth)
 
 
 class Decorrelation:
@@ -363,6 +357,16 @@ def squared_correlation(first: Float[Tensor, "n p"], second: Float[Tensor, "n q"
         return centred / (centred.std(0) + 1e-6)
 
     return (standardise(first).T @ standardise(second) / len(first)).square().mean()
+
+
+def _weighted_error(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    return ((predicted - target).square() * weights.to(target.device)).mean()
+
+
+def _frontal_error(predicted: Tensor, target: Tensor, decoded: Decoded, truth: Truth) -> Tensor:
+    rows = decoded.frontal_rows
+    mask = truth.mask[rows] * truth.frontal[rows, None, None, None]
+    return masked_mean((predicted - target[rows]).square(), mask)
 
 
 def _mean_loss(target: Tensor, core: Tensor, inputs: list[Tensor]) -> Tensor:

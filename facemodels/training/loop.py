@@ -5,9 +5,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -86,6 +85,7 @@ def train(
     elif main:
         Path(run).mkdir(parents=True, exist_ok=True)
 
+    started = state.step
     step = TrainingStep(model, training, prepared.morphable)
     device = accelerator.device
     optimizer = torch.optim.AdamW(
@@ -155,7 +155,7 @@ def train(
     finally:
         bar.close()
     accelerator.wait_for_everyone()
-    if state.step > _step_of(found):
+    if state.step > started:
         save()
     return accelerator.unwrap_model(step).network.eval()
 
@@ -164,10 +164,6 @@ def train(
 class _Progress:
     step: int = 0
     seconds: float = 0.0
-
-
-def _step_of(found: list[Path]) -> int:
-    return load_progress(found[-1])["step"] if found else -1
 
 
 def _fraction(state: _Progress, training: TrainingConfig) -> float:
@@ -206,18 +202,20 @@ def _batches(count: int, training: TrainingConfig, start: int, process: int, pro
         step += 1
 
 
+def _fixed(training: TrainingConfig) -> TrainingConfig:
+    """The settings without those that a resumed run may change."""
+    default = TrainingConfig()
+    free = {name: getattr(default, name) for name in ("steps", "minutes", "checkpoint_minutes", "log_every")}
+    return dataclasses.replace(training, **free)
+
+
 def _resume(
     path: Path, model: NeuroTensorialAutoencoder, training: TrainingConfig, network: NetworkConfig
 ) -> _Progress:
     progress = load_progress(path)
     before = TrainingConfig.from_dict(progress["training"])
-    free: Callable[[TrainingConfig], dict[str, Any]] = lambda config: {  # noqa: E731
-        name: value
-        for name, value in config.to_dict().items()
-        if name not in ("steps", "minutes", "checkpoint_minutes", "log_every")
-    }
     loaded = NeuroTensorialAutoencoder.from_pretrained(path)
-    if free(before) != free(training) or loaded.config != network:
+    if _fixed(before) != _fixed(training) or loaded.config != network:
         raise InputError(
             f"{path.parent} was trained with other settings;"
             " resume it with the same preset, or choose another directory"
