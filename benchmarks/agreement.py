@@ -10,8 +10,8 @@ from benchmarks.case import Problem, Run
 
 AFFORDABLE = 64_000_000
 """Elements of the operands up to which the reference is computed in float64."""
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Largest difference over the largest entry. Rounding leaves 1e-8 to 4e-6 in float32; a wrong formula leaves 1e-2."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 3e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest difference over the largest entry. Rounding leaves 1e-8 to 1e-4 in float32; a wrong formula leaves 1e-2."""
 CHUNK = 1 << 22
 
 
@@ -41,12 +41,9 @@ def error(actual: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 
 def _error(actual: Tensor, wanted: Tensor) -> float:
-    actual, wanted = actual.reshape(-1), wanted.reshape(-1)
-    pieces = [
-        (float((x.double() - y.double()).abs().max()), float(y.abs().max()))
-        for x, y in zip(actual.split(CHUNK), wanted.split(CHUNK), strict=True)
-    ]
-    difference, scale = max(d for d, _ in pieces), max(s for _, s in pieces)
-    if any(d != d for d, _ in pieces):
-        return float("nan")
+    """In chunks: a temporary of a core's size takes longer than comparing it."""
+    actual, wanted = actual.detach().reshape(-1), wanted.detach().reshape(-1)
+    pairs = zip(actual.split(CHUNK), wanted.split(CHUNK), strict=True)
+    found = [torch.stack([(x.to(y.dtype) - y).abs().max(), y.abs().max()]) for x, y in pairs]
+    difference, scale = torch.stack(found).amax(0).tolist()  # amax keeps NaN
     return difference / (scale or 1.0)

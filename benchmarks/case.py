@@ -191,7 +191,11 @@ def leaves(arguments: Any) -> list[Tensor]:
 def convert(arguments: Any, dtype: torch.dtype) -> Any:
     if isinstance(arguments, Tensor):
         return arguments.detach().to(dtype).requires_grad_(arguments.requires_grad)
-    return type(arguments)(convert(item, dtype) for item in arguments) if isinstance(arguments, list | tuple) else arguments
+    return (
+        type(arguments)(convert(item, dtype) for item in arguments)
+        if isinstance(arguments, list | tuple)
+        else arguments
+    )
 
 
 def on_meta(arguments: Any) -> Any:

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from benchmarks import agreement, memory, registry, timing
-from benchmarks.case import FLOOR, OURS, Case, FloorRun, Problem, Run, Unavailable, tensors
+from benchmarks.case import FLOOR, OURS, Case, Floor, FloorRun, Problem, Run, Unavailable, tensors
 from benchmarks.results import Measurement
 from benchmarks.timing import Samples, Spread
 
 Say = Callable[[str], None]
+MACHINE = "machine"
+"""The case under which the machine's own limits stand."""
 
 
 def measure(
@@ -76,7 +78,7 @@ def admitted(
             refused[name] = f"skipped: {reason}"
             continue
         except Exception as failure:  # whatever a rival raises is its result
-            refused[name] = f"failed: {type(failure).__name__}: {str(failure).splitlines()[:1]}"
+            refused[name] = f"failed: {type(failure).__name__}: {str(failure).partition(chr(10))[0]}"
             continue
         errors[name] = agreement.error(actual, wanted)
         del actual
@@ -142,3 +144,38 @@ def _refusal(case: Case, provider: str, reason: str) -> Measurement:
 
 def _labels(case: Case, provider: str, mode: str) -> dict[str, Any]:
     return {"workload": case.workload, "case": case.name, "shape": case.shape, "provider": provider, "mode": mode}
+
+
+def machine(*, device: str, dtype: torch.dtype, repeats: int = 7) -> list[Measurement]:
+    """The best rates that we know to ask for: a square matrix product, and a copy larger than the caches."""
+    side, elements = (1536, 1 << 26) if device == "cpu" else (8192, 1 << 28)
+    limits = {
+        "matrix product": Floor(forward=[(side, side, side)]),
+        "copy": Floor(forward_stream=elements),
+    }
+    rows = []
+    for name, floor in limits.items():
+        run = FloorRun(floor, device=device, dtype=dtype, trains=False)
+        clock = timing.CpuClock() if device == "cpu" else timing.CudaClock()
+        turns = [timing.turn(run, clock)["forward"] for _ in range(repeats + 1)][1:]
+        wall, cpu = Spread.of([wall for wall, _ in turns]), Spread.of([cpu for _, cpu in turns])
+        rows.append(
+            Measurement(
+                workload="",
+                case=MACHINE,
+                shape=f"{side} x {side}" if floor.forward else f"{elements} elements",
+                provider=name,
+                mode="forward",
+                wall=wall.median,
+                wall_p20=wall.p20,
+                wall_p80=wall.p80,
+                cpu=cpu.median,
+                cpu_p20=cpu.p20,
+                cpu_p80=cpu.p80,
+                rounds=repeats,
+                calls=1,
+                flops=float(floor.flops("forward")),
+                bytes=float(2 * floor.forward_stream * dtype.itemsize) or None,
+            )
+        )
+    return rows

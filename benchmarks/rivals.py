@@ -1,4 +1,4 @@
-"""Ways to run one and the same formula: our operators on torch's tape, einsum with and without a path, torch.compile."""
+"""Ways to run a formula: our operators on torch's tape, einsum with and without a path, torch.compile."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -43,13 +43,8 @@ def compiled(call: Callable[..., Any]) -> Prepared:
     return Prepared(prepare, lambda function, *args: function(*args))
 
 
-def einsum(equation: str, *operands: Tensor) -> Tensor:
-    """torch.einsum with the order of contraction that opt_einsum finds, as torch does by itself."""
-    with torch.backends.opt_einsum.flags(enabled=True):
-        return torch.einsum(equation, *operands)
-
-
 def einsum_left_to_right(equation: str, *operands: Tensor) -> Tensor:
+    """torch.einsum without opt_einsum, which it asks for the order of contraction by default."""
     with torch.backends.opt_einsum.flags(enabled=False):
         return torch.einsum(equation, *operands)
 

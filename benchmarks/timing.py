@@ -15,7 +15,10 @@ from benchmarks.case import FloorRun, Run
 
 SHORTEST_TURN = 2e-3
 """Seconds that a turn should last at least: short calls are repeated within it."""
-LONG_TURN = 1.0
+LONG_TURN = 0.7
+"""Seconds from which three rounds are enough."""
+SETTLED = 0.1
+"""Seconds from which the call that estimates the duration is already a measurement."""
 MOST_ROUNDS = 60
 FLUSHED = 256 << 20
 """Bytes overwritten before a turn on a GPU, more than any L2 cache holds."""
@@ -72,6 +75,9 @@ class Samples:
 
     by_mode: dict[str, dict[int, Sample]] = field(default_factory=dict)
     calls: int = 1
+
+    def __contains__(self, number: int) -> bool:
+        return any(number in by_round for by_round in self.by_mode.values())
 
     def add(self, number: int, turn: Mapping[str, Sample]) -> None:
         for mode, sample in turn.items():
@@ -135,7 +141,7 @@ def calls_for(duration: float) -> int:
 
 
 def rounds_for(duration: float, share: float) -> int:
-    """How many rounds a provider takes part in: what its share of the time allows, but 5, or 3 of the slow ones."""
+    """How many rounds a provider takes part in: what its share of the time allows, but 5, or 3 if it is slow."""
     fewest = 3 if duration > LONG_TURN else 5
     return min(max(int(share / duration), fewest), MOST_ROUNDS)
 
@@ -165,19 +171,25 @@ def interleave(
     order: random.Random | None = None,
 ) -> dict[str, Samples]:
     """Times all runs in shuffled rounds; the budget in seconds is shared evenly, a minimum of rounds comes first."""
-    durations = {}
-    for name, run in runs.items():
-        duration = seconds(turn(run, clock, forward_alone=forward_alone))  # the first of small ones is warm-up
-        if duration < 0.1:
-            duration = seconds(turn(run, clock, calls_for(duration), forward_alone=forward_alone))
-        durations[name] = duration
-    samples = {name: Samples(calls=calls_for(duration)) for name, duration in durations.items()}
+    order = order or random.Random(0)
+    durations: dict[str, float] = {}
+    samples: dict[str, Samples] = {}
+    for name in order.sample(list(runs), len(runs)):  # all have run once before, to be compared
+        first = turn(runs[name], clock, forward_alone=forward_alone)
+        durations[name] = seconds(first)
+        if durations[name] < SETTLED:
+            again = turn(runs[name], clock, calls_for(durations[name]), forward_alone=forward_alone)
+            durations[name] = seconds(again)
+        samples[name] = Samples(calls=calls_for(durations[name]))
+        if durations[name] >= SETTLED:
+            samples[name].add(-1, first)
     share = budget / len(runs)
     rounds = {name: rounds_for(durations[name] * samples[name].calls, share) for name in runs}
+    rounds = {name: count - (-1 in samples[name]) for name, count in rounds.items()}
     gc.collect()
     gc.disable()
     try:
-        for number, names in enumerate(schedule(rounds, leader, order or random.Random(0))):
+        for number, names in enumerate(schedule(rounds, leader, order)):
             for name in names:
                 result = turn(runs[name], clock, samples[name].calls, forward_alone=forward_alone)
                 samples[name].add(number, result)

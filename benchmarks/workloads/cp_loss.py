@@ -34,7 +34,7 @@ def reconstruction(tensor: Tensor, factors: Factors) -> Tensor:
 
 def with_einsum(tensor: Tensor, factors: Factors) -> Tensor:
     modes = LETTERS[: tensor.ndim]
-    model = rivals.einsum(f"{','.join(m + 'z' for m in modes)}->{modes}", *factors)
+    model = torch.einsum(f"{','.join(m + 'z' for m in modes)}->{modes}", *factors)
     return (model - tensor).square().sum()
 
 

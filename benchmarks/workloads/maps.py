@@ -30,8 +30,16 @@ def folded_chain(target: Tensor, core: Tensor, inputs: Inputs) -> Tensor:
     """By hand: shared inputs are multiplied into the core first, from the last mode to the first."""
     for mode in range(len(inputs), 0, -1):
         if inputs[mode - 1].ndim == 1:
-            core = torch.tensordot(core, inputs[mode - 1], dims=([mode], [0]))
+            core = fold(core, inputs[mode - 1], mode)
     return khatri_rao_chain(target, core, [z for z in inputs if z.ndim == 2])
+
+
+def fold(core: Tensor, z: Tensor, mode: int) -> Tensor:
+    """The core times a vector. For an inner mode `bmm` is the fastest of five ways by far, forward and backward."""
+    if mode == core.ndim - 1:
+        return core @ z
+    stack = core.flatten(0, mode - 1).flatten(2)
+    return torch.bmm(z.expand(len(stack), 1, -1), stack).reshape(core.shape[:mode] + core.shape[mode + 1 :])
 
 
 def tensorly_khatri_rao(target: Tensor, core: Tensor, inputs: Inputs) -> Tensor:
@@ -69,7 +77,7 @@ PROVIDERS: dict[str, Provider] = {
     CHAIN: khatri_rao_chain,
     "torch.compile": rivals.compiled(khatri_rao_chain),
     "TensorLy": tensorly_khatri_rao,
-    "einsum": partial(with_einsum, rivals.einsum),
+    "einsum": partial(with_einsum, torch.einsum),
     "einsum, no path": partial(with_einsum, rivals.einsum_left_to_right),
     "opt_einsum": partial(with_einsum, rivals.contract),
     "bilinear": bilinear,

@@ -40,7 +40,7 @@ def with_tensorly(tensor: Tensor, factors: Factors, mode: int) -> Tensor:
 
 
 def pyttb_arrays(tensor: Tensor, factors: Factors, *mode: int) -> tuple[Any, ...]:
-    """pyttb keeps numpy arrays in Fortran order."""
+    """In pyttb tensors are numpy arrays in Fortran order."""
     try:
         import pyttb
     except ImportError as error:
@@ -67,7 +67,7 @@ def pyttb_all(tensor: Any, factors: Any) -> list[Tensor]:
 
 WAYS: dict[str, Callable[..., Tensor]] = {
     "by hand": by_hand,
-    "einsum": partial(with_einsum, rivals.einsum),
+    "einsum": partial(with_einsum, torch.einsum),
     "opt_einsum": partial(with_einsum, rivals.contract),
     "TensorLy": with_tensorly,
 }

@@ -27,16 +27,18 @@ def shared_light(count: int, size: Size, *, learned: bool) -> Case:
             constant=() if learned else ("shared",),
         ),
         providers=maps.providers(maps.CHAIN, maps.FOLDED, "TensorLy", "einsum", left_out=TOO_LONG),
-        reference=maps.FOLDED,
+        reference=maps.CHAIN,
         floor=Floor(
             forward=[(outputs, columns, size(count))],
             backward=[(outputs, size(count), columns), (size(count), outputs, columns)],
             forward_stream=core // 2,  # read once: half of what a copy moves
-            backward_stream=core if learned else core // 2,  # the core's gradient written, the core read for the light's
+            backward_stream=core
+            if learned
+            else core // 2,  # the core's gradient written, the core read for the light's
             operations=(6 if learned else 4) * core,
         ),
         memory_unit=core,
-        forward_alone=count < 64,
+        forward_alone=False,
     )
 
 
