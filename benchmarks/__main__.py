@@ -37,7 +37,7 @@ def show_targets(options: argparse.Namespace) -> None:
 def write_tables(options: argparse.Namespace) -> None:
     from benchmarks import tables
 
-    tables.write(_rows(options))
+    tables.write(_rows(options), device=options.device)
     print("wrote benchmarks/README.md")
 
 
@@ -62,12 +62,9 @@ def measure_cases(options: argparse.Namespace) -> None:
     from benchmarks import measure, registry, results
 
     torch.set_num_threads(options.threads)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("benchmarks: no CUDA device; leave out --device cuda (`make bench`) to measure the CPU")
     dtype = getattr(torch, options.dtype)
     cases = registry.matching(["*"] if options.names == ["all"] else options.names, device=options.device)
-    path = _path(options)
-    started = time.monotonic()
+    path, started = _path(options), time.monotonic()
 
     def keep(rows: Any) -> None:
         conditions = results.Conditions.now(device=options.device, threads=options.threads, dtype=options.dtype)
@@ -121,8 +118,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _path(options: argparse.Namespace) -> Path:
+    import torch
+
     from benchmarks import results
 
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("benchmarks: no CUDA device; leave out --device cuda (`make bench`) to measure the CPU")
     return options.results or results.path_for(results.device_name(options.device))
 
 

@@ -49,7 +49,7 @@ class Conditions:
             python=platform.python_version(),
             **{name: _version(name) for name in PACKAGES},
             device=device_name(device),
-            driver=f"CUDA {torch.version.cuda}" if device != "cpu" else "",
+            driver=_driver() if device != "cpu" else "",
             threads=threads,
             huge_pages=os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
             load=round(os.getloadavg()[0], 2),
@@ -167,9 +167,19 @@ def _version(package: str) -> str:
         return ""
 
 
+def _driver() -> str:
+    found = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
+    return f"driver {found[0] if found else 'unknown'}, CUDA {torch.version.cuda}"
+
+
 def _git(*arguments: str) -> str:
+    return _output("git", *arguments)
+
+
+def _output(*command: str) -> str:
+    """What a command prints, nothing where it does not exist or fails."""
     try:
-        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     except OSError:
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""

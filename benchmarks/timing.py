@@ -52,8 +52,8 @@ class CpuClock:
 class CudaClock:
     """Time between events in the stream, with an empty L2 cache at the start of a turn."""
 
-    def __init__(self) -> None:
-        self._cold = torch.empty(FLUSHED, dtype=torch.int8, device="cuda")
+    def __init__(self, device: str = "cuda") -> None:
+        self._cold = torch.empty(FLUSHED, dtype=torch.int8, device=device)
 
     def prepare(self) -> None:
         self._cold.zero_()

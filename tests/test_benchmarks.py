@@ -210,6 +210,32 @@ class TestTiming:
         assert all(set(sample.by_mode) == {"forward", "backward", "both"} for sample in samples.values())
         assert len(samples[OURS].by_mode["both"]) >= 3
 
+    def test_events_on_a_gpu(self, monkeypatch):
+        """Exercised with a stand-in: there may be no device."""
+        clock = StepClock()
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self):
+                self.at = clock.mark()
+
+            def synchronize(self):
+                pass
+
+            def elapsed_time(self, other):
+                return 1e3 * (other.at - self.at)
+
+        synchronized = []
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: synchronized.append(1))
+        problem = Problem.draw(toy())
+        agreement.expected(problem)
+        turn = timing.turn(Run(cube, problem), timing.CudaClock("cpu"), calls=2)
+        assert {mode: wall for mode, (wall, _) in turn.items()} == {"forward": 1.0, "backward": 1.0, "both": 2.0}
+        assert len(synchronized) == 2
+
 
 class StepClock:
     """A second passes at every mark."""
@@ -235,6 +261,15 @@ class TestMemory:
         product = 4 * 100 * 100 * 1000
         assert peak is not None
         assert 0.9 * product < peak < 4 * product
+
+    def test_peak_on_a_gpu(self, monkeypatch):
+        problem = Problem.draw(toy())
+        agreement.expected(problem)
+        for name, result in (("synchronize", None), ("reset_peak_memory_stats", None)):
+            monkeypatch.setattr(torch.cuda, name, lambda result=result: result)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 350)
+        assert memory._of_cuda(Run(cube, problem)) == 250
 
     def test_an_unknown_provider_has_no_peak(self, monkeypatch):
         monkeypatch.setattr(memory, "_measure", no_answer)
@@ -346,7 +381,8 @@ class TestSummary:
 
     def test_the_readme_is_rewritten_between_the_markers_only(self, tmp_path):
         readme = tmp_path / "README.md"
-        readme.write_text(f"before\n{tables.START}\nold\n{tables.END}\nafter\n")
+        start, end = tables.MARKERS["cpu"]
+        readme.write_text(f"before\n{start}\nold\n{end}\nafter\n")
         for _ in range(2):
             tables.write(ROWS, readme)
         text = readme.read_text()
@@ -408,4 +444,7 @@ class TestCommands:
 
     def test_commands_are_no_case_names(self):
         assert not set(COMMANDS) & {case.name for case in registry.cases()}
-        assert Path(results.ROOT, "README.md").read_text().count(tables.START) == 1
+
+    def test_the_readme_has_room_for_the_tables(self):
+        text = Path(results.ROOT, "README.md").read_text()
+        assert all(text.count(marker) == 1 for pair in tables.MARKERS.values() for marker in pair)

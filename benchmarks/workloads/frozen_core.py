@@ -63,6 +63,7 @@ def fit(workload: str, count: int, size: Size) -> Case:
         providers=rivals,
         reference=maps.CHAIN,
         floor=maps.floor(size(count), outputs, prod(sizes), core=False),
+        devices=("cuda",) if workload == "W2" and count == 16 else ("cpu", "cuda"),
     )
 
 
@@ -95,7 +96,7 @@ def _gram_of(function: Any) -> Any:
 
 def cases(size: Size = full) -> list[Case]:
     return [
-        *(fit("W2", n, size) for n in (1, 64)),
+        *(fit("W2", n, size) for n in (1, 16, 64)),
         *(fit("W1", n, size) for n in (1, 16)),
         one_off(64, size),
     ]

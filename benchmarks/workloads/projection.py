@@ -23,6 +23,7 @@ SHAPE_RIVALS = {
     16: maps.providers(maps.CHAIN, "torch.compile", "TensorLy", "einsum", "einsum, no path", "opt_einsum"),
     64: maps.providers(maps.CHAIN, "torch.compile", "TensorLy", "einsum", "opt_einsum"),
     256: maps.providers(maps.CHAIN, "torch.compile", "TensorLy", "einsum"),
+    512: maps.providers(maps.CHAIN, "torch.compile", "TensorLy", "einsum"),
 }
 
 
@@ -54,6 +55,7 @@ def shape(count: int, size: Size, *, learning_step: bool = False) -> Case:
         memory_unit=outputs * prod(sizes),
         learning_step=learning_step,
         forward_alone=not learning_step,
+        devices=("cpu", "cuda") if count <= 256 else ("cuda",),
     )
 
 
@@ -61,6 +63,6 @@ def cases(size: Size = full) -> list[Case]:
     counts = (16, 64, 256)
     return [
         *(texture(n, size) for n in counts),
-        *(shape(n, size) for n in counts),
+        *(shape(n, size) for n in (*counts, 512)),
         shape(16, size, learning_step=True),
     ]
