@@ -15,7 +15,7 @@ from benchmarks.measure import MACHINE
 from benchmarks.registry import WORKLOADS
 from benchmarks.results import ROOT, Row, number
 from benchmarks.summary import Summary, select, settings, summaries
-from benchmarks.tables import picture_name
+from benchmarks.tables import EVEN, picture_name
 
 WIDEST = 10.0
 """Ratios beyond this are cut, with the number written beside."""
@@ -38,10 +38,6 @@ def draw(rows: Sequence[Row], folder: Path = ROOT) -> list[Path]:
 
 
 def _bars(measured: Sequence[Summary], workload: str) -> plt.Figure:
-    names = list(
-        dict.fromkeys(name for s in measured for name in ([AUTODIFF] if s.autodiff else []) + sorted(s.rivals))
-    )
-    colours = {name: plt.colormaps["tab10"](n % 10) for n, name in enumerate(names)}
     bars = sum(len(s.rivals) + bool(s.autodiff) for s in measured)
     figure, axes = plt.subplots(figsize=(9, 0.9 + 0.19 * bars + 0.3 * len(measured)), layout="constrained")
     place, ticks = 0.0, []
@@ -49,7 +45,7 @@ def _bars(measured: Sequence[Summary], workload: str) -> plt.Figure:
         ratios = {**({AUTODIFF: s.autodiff} if s.autodiff else {}), **s.rivals}
         ticks.append((place + (len(ratios) - 1) / 2, s.shape))
         for name, ratio in ratios.items():
-            axes.barh(place, min(ratio, WIDEST), color=colours[name], height=0.9)
+            axes.barh(place, min(ratio, WIDEST), color=_colour(ratio), height=0.9)
             axes.text(min(ratio, WIDEST) + 0.04, place, f"{ratio:.2f}  {name}", va="center", fontsize=7)
             place += 1
         place += 1.2
@@ -58,11 +54,15 @@ def _bars(measured: Sequence[Summary], workload: str) -> plt.Figure:
     axes.invert_yaxis()
     largest = max(max(s.rivals.values()) for s in measured)
     axes.set_xlim(0, min(largest, WIDEST) * 1.25 + 0.3)
-    axes.set_xlabel("time over ours (right of the line we are faster)")
+    axes.set_xlabel("time over ours; green: we are faster, red: slower, grey: within 5 %")
     title = WORKLOADS[workload]
     axes.set_title(title if workload == "S" else f"{workload}: {title}")
     _clean(axes)
     return figure
+
+
+def _colour(ratio: float) -> str:
+    return "#c0504d" if ratio < EVEN else "#a6a6a6" if ratio < 1 / EVEN else "#5a9e6f"
 
 
 def _roofline(rows: Sequence[Row], measured: Sequence[Summary], device: str) -> plt.Figure:
@@ -71,10 +71,10 @@ def _roofline(rows: Sequence[Row], measured: Sequence[Summary], device: str) -> 
     peak = (number(product, "flops") or 0) / (number(product, "wall") or 1)
     bandwidth = (number(copy, "bytes") or 0) / (number(copy, "wall") or 1)
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    intensity = np.logspace(-2, 3, 100)
+    intensity = np.logspace(-1, 3, 100)
     axes.loglog(intensity, np.minimum(peak, bandwidth * intensity) / 1e9, color="black", linewidth=1)
     axes.text(intensity[-1], peak / 1e9 * 1.08, f"matrix product {peak / 1e9:.0f} GFLOP/s", ha="right", fontsize=8)
-    axes.text(0.011, bandwidth * 0.012 / 1e9 * 1.6, f"copy {bandwidth / 1e9:.1f} GB/s", rotation=38, fontsize=8)
+    axes.text(0.11, bandwidth * 0.12 / 1e9 * 1.6, f"copy {bandwidth / 1e9:.1f} GB/s", rotation=38, fontsize=8)
     colours = {workload: plt.colormaps["tab10"](n) for n, workload in enumerate(WORKLOADS)}
     for s in measured:
         if s.best is None:

@@ -1,5 +1,6 @@
 """The tables of benchmarks/README.md, written from the rows."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def _title(row: Row, threads: int, dtype: str, huge_pages: bool) -> str:
 def _milliseconds(row: Row) -> str:
     kind = "cpu" if row["threads"] == "1" and not row["driver"] else "wall"
     low, middle, high = (1e3 * (number(row, column) or 0) for column in (f"{kind}_p20", kind, f"{kind}_p80"))
-    return f"{middle:.3g} ({low:.3g}-{high:.3g})"
+    digits = max(2 - int(math.floor(math.log10(middle))), 0)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def _plain(ratio: float | None) -> str:

@@ -372,7 +372,7 @@ class TestSummary:
     def test_table(self):
         lines = tables.table(summaries(ROWS)).splitlines()
         assert lines[2] == (
-            "| shape of w5-x-mode1-r4 | 2 (1-3) | 0.75 | **0.90** ▼ | einsum | 1.25 | TensorLy 2.50 |  | 1.0 | 3.0 |"
+            "| shape of w5-x-mode1-r4 | 2.00 (1.00-3.00) | 0.75 | **0.90** ▼ | einsum | 1.25 | TensorLy 2.50 |  | 1.0 | 3.0 |"
         )
         assert "**0.50** ▼" in lines[3]
 
