@@ -2,7 +2,7 @@
 
     python -m benchmarks list                      the names of all cases
     python -m benchmarks all                       every case (`make bench`)
-    python -m benchmarks w1-texture-n16 'w4-*'     some of them; patterns as in the shell
+    python -m benchmarks w1-texture-n16 w4 'w5*r32'  some of them: a name, its beginning, or a pattern as in the shell
     python -m benchmarks table                     writes the tables of benchmarks/README.md from benchmarks/results
     python -m benchmarks plot                      draws the pictures
     python -m benchmarks targets                   what is reached of what we set out to reach

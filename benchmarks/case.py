@@ -46,7 +46,7 @@ class Case:
 
     Attributes:
         name: What the command line calls it, `workload-what-size`.
-        workload: The family, W1 to W8 or S for small ones.
+        workload: The family, W1 to W8, or small.
         shape: For the tables.
         operands: Makes the arguments of every provider; those that require gradients are differentiated. Where none
             does, only the forward pass is measured.

@@ -56,7 +56,7 @@ def _bars(measured: Sequence[Summary], workload: str) -> plt.Figure:
     axes.set_xlim(0, min(largest, WIDEST) * 1.25 + 0.3)
     axes.set_xlabel("time over ours; green: we are faster, red: slower, grey: within 5 %")
     title = WORKLOADS[workload]
-    axes.set_title(title if workload == "S" else f"{workload}: {title}")
+    axes.set_title(title if workload == "small" else f"{workload}: {title}")
     _clean(axes)
     return figure
 

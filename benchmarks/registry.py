@@ -29,7 +29,7 @@ WORKLOADS = {
     "W6": "MTTKRP and the CP loss",
     "W7": "Video: one person, one light, many expressions",
     "W8": "Core frozen: gradients of the latents only",
-    "S": "Small problems",
+    "small": "Small problems",
 }
 
 
@@ -45,12 +45,16 @@ def find(name: str, *, device: str = "cpu", tiny: bool = False) -> Case:
 
 
 def matching(patterns: Sequence[str], *, device: str = "cpu") -> list[Case]:
-    """Cases whose name fits a pattern such as `w4*`; every pattern has to fit something."""
+    """Cases with such a name, the beginning of it (`w4`), or a pattern (`w4*n64`); every pattern has to fit some."""
     known = cases(device=device)
     for pattern in patterns:
-        if not any(fnmatch(case.name, pattern) for case in known):
+        if not any(_fits(case.name, pattern) for case in known):
             raise ValueError(f"benchmarks: no case is called {pattern!r}; `python -m benchmarks list` shows the names")
-    return [case for case in known if any(fnmatch(case.name, pattern) for pattern in patterns)]
+    return [case for case in known if any(_fits(case.name, pattern) for pattern in patterns)]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch(name, pattern) or name.startswith(f"{pattern}-")
 
 
 @contextmanager

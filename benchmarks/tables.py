@@ -43,7 +43,7 @@ def tables(rows: Sequence[Row]) -> str:
             about = [s for s in measured if s.workload == workload]
             if about:
                 picture = f"![]({picture_name(chosen[0]['device'], workload)})\n\n" if number_ == 0 else ""
-                heading = f"{workload}: {title}" if workload != "S" else title
+                heading = f"{workload}: {title}" if workload != "small" else title
                 parts.append(f"### {heading}\n\n{table(about)}\n\n{absent(about)}{picture}".rstrip() + "\n")
     return "\n".join(parts)
 
@@ -110,7 +110,7 @@ def _title(row: Row, threads: int, dtype: str, huge_pages: bool) -> str:
 def _milliseconds(row: Row) -> str:
     kind = "cpu" if row["threads"] == "1" and not row["driver"] else "wall"
     low, middle, high = (1e3 * (number(row, column) or 0) for column in (f"{kind}_p20", kind, f"{kind}_p80"))
-    digits = max(2 - int(math.floor(math.log10(middle))), 0)
+    digits = max(2 - math.floor(math.log10(middle)), 0)
     return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 

@@ -63,7 +63,7 @@ class Target:
 LARGE = ("w4-*-9x15x80-*", "w4-*-300x300-*", "w4-*-16x16x16x16-*", "w4-*-100x100-*")
 MIDDLE = ("w5-*-mode1-*", "w5-*-60x60x60x60-mode2-*")
 OUTER = ("w5-*-mode0-*", *(f"w5-*-{sizes}-mode2-*" for sizes in ("200x200x200", "512x64x512", "3000x30x30")))
-SMALL = ("w4-*-30x30x30-*", "w4-*-15x80-*", "w4-*-8x8x8x8-*", "s-columns-*")
+SMALL = ("w4-*-30x30x30-*", "w4-*-15x80-*", "w4-*-8x8x8x8-*", "small-columns-*")
 THROUGH_THE_MODEL = ("model by hand", "einsum", "TensorLy")
 TARGETS = (
     Target("W1, W2, n=16: time", ("w[12]-*-n16",), 1.4),

@@ -16,7 +16,7 @@ CASES = (
     "w6-mttkrps-3way-r16",
     "w6-cp-loss-3way-r16",
     "w8-shape-n1",
-    "s-loss-1000x10x20-n16",
+    "small-loss-1000x10x20-n16",
 )
 ROUNDS = 5
 

@@ -31,7 +31,7 @@ def cube_by_products(x):
 def toy(**providers):
     return Case(
         name="toy",
-        workload="S",
+        workload="small",
         shape="7",
         operands=lambda: (torch.randn(7).requires_grad_(),),
         providers={OURS: cube, "by products": cube_by_products, **providers},
@@ -62,7 +62,7 @@ class TestCases:
         assert all(error < 2e-5 for error in errors.values())
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["s-loss-100x5x8-n4", "w6-cp-loss-3way-r16"])
+    @pytest.mark.parametrize("name", ["small-loss-100x5x8-n4", "w6-cp-loss-3way-r16"])
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
     def test_compiled_providers_agree(self, name):
         case = registry.find(name, tiny=True)
@@ -80,6 +80,10 @@ class TestCases:
     def test_operands_are_the_same_each_time(self):
         case = registry.find("w4-columns-15x80-n64", tiny=True)
         assert_close(Problem.draw(case).args, Problem.draw(case).args, rtol=0, atol=0)
+
+    def test_names_are_found_by_pattern_and_beginning(self):
+        found = [[case.name for case in registry.matching([pattern])] for pattern in ("w8", "w8-*", "w8-shape-n1")]
+        assert found[0] == found[1] and len(found[0]) == 5 and found[2] == ["w8-shape-n1"]
 
     def test_an_unknown_name_is_refused(self):
         with pytest.raises(ValueError, match=r"no case is called 'w9\*'"):
@@ -372,7 +376,8 @@ class TestSummary:
     def test_table(self):
         lines = tables.table(summaries(ROWS)).splitlines()
         assert lines[2] == (
-            "| shape of w5-x-mode1-r4 | 2.00 (1.00-3.00) | 0.75 | **0.90** ▼ | einsum | 1.25 | TensorLy 2.50 |  | 1.0 | 3.0 |"
+            "| shape of w5-x-mode1-r4 | 2.00 (1.00-3.00) | 0.75 | **0.90** ▼ "
+            "| einsum | 1.25 | TensorLy 2.50 |  | 1.0 | 3.0 |"
         )
         assert "**0.50** ▼" in lines[3]
 
@@ -437,8 +442,8 @@ class TestCommands:
 
     def test_a_case_from_the_command_line(self, tmp_path, capsys):
         path = tmp_path / "rows.csv"
-        assert main(["s-columns-*", "--seconds", "0.01", "--no-memory", "--results", str(path)]) == 0
-        assert {r["case"] for r in results.read(path)} == {"machine", "s-columns-5x8-n4"}
+        assert main(["small-columns-*", "--seconds", "0.01", "--no-memory", "--results", str(path)]) == 0
+        assert {r["case"] for r in results.read(path)} == {"machine", "small-columns-5x8-n4"}
         assert main(["targets", "--results", str(path)]) == 0
         assert "W4, below 1e5 elements" in capsys.readouterr().out
 
