@@ -49,6 +49,8 @@ def measure(
         names = list(runs)
         runs.clear()
         gc.collect()
+        if device != "cpu":
+            torch.cuda.empty_cache()  # the processes that measure memory need the room
     peaks = {
         name: memory.peak(case.name, name, device=device, dtype=dtype, threads=threads) for name in names if with_memory
     }

@@ -18,7 +18,7 @@ SHORTEST_TURN = 2e-3
 LONG_TURN = 0.7
 """Seconds from which three rounds are enough."""
 SETTLED = 0.1
-"""Seconds from which the call that estimates the duration is already a measurement."""
+"""Seconds of a call from which the first estimate of its duration is already a measurement."""
 MOST_ROUNDS = 60
 FLUSHED = 256 << 20
 """Bytes overwritten before a turn on a GPU, more than any L2 cache holds."""
@@ -75,9 +75,6 @@ class Samples:
 
     by_mode: dict[str, dict[int, Sample]] = field(default_factory=dict)
     calls: int = 1
-
-    def __contains__(self, number: int) -> bool:
-        return any(number in by_round for by_round in self.by_mode.values())
 
     def add(self, number: int, turn: Mapping[str, Sample]) -> None:
         for mode, sample in turn.items():
@@ -173,19 +170,21 @@ def interleave(
     """Times all runs in shuffled rounds; the budget in seconds is shared evenly, a minimum of rounds comes first."""
     order = order or random.Random(0)
     durations: dict[str, float] = {}
-    samples: dict[str, Samples] = {}
+    first: dict[str, dict[str, Sample]] = {}
     for name in order.sample(list(runs), len(runs)):  # all have run once before, to be compared
-        first = turn(runs[name], clock, forward_alone=forward_alone)
-        durations[name] = seconds(first)
-        if durations[name] < SETTLED:
-            again = turn(runs[name], clock, calls_for(durations[name]), forward_alone=forward_alone)
+        estimate = turn(runs[name], clock, forward_alone=forward_alone)
+        if seconds(estimate) < SETTLED:
+            again = turn(runs[name], clock, calls_for(seconds(estimate)), forward_alone=forward_alone)
             durations[name] = seconds(again)
-        samples[name] = Samples(calls=calls_for(durations[name]))
-        if durations[name] >= SETTLED:
-            samples[name].add(-1, first)
-    share = budget / len(runs)
-    rounds = {name: rounds_for(durations[name] * samples[name].calls, share) for name in runs}
-    rounds = {name: count - (-1 in samples[name]) for name, count in rounds.items()}
+        else:
+            first[name] = estimate
+            durations[name] = seconds(estimate)
+    samples = {name: Samples(calls=calls_for(duration)) for name, duration in durations.items()}
+    rounds = {name: rounds_for(durations[name] * samples[name].calls, budget / len(runs)) for name in runs}
+    if leader in first:  # then the estimates of the slow ones are a round already
+        for name, estimate in first.items():
+            samples[name].add(-1, estimate)
+            rounds[name] -= 1
     gc.collect()
     gc.disable()
     try:

@@ -214,6 +214,33 @@ class TestTiming:
         assert all(set(sample.by_mode) == {"forward", "backward", "both"} for sample in samples.values())
         assert len(samples[OURS].by_mode["both"]) >= 3
 
+    def test_estimates_of_slow_runs_are_rounds_only_if_ours_is_one_too(self):
+        """A run on this clock takes three seconds, so that all are slow, or the leader takes none."""
+        problem = Problem.draw(toy())
+        agreement.expected(problem)
+        both = {OURS: Run(cube, problem), "by products": Run(cube_by_products, problem)}
+        samples = timing.interleave(both, StepClock(), leader=OURS, budget=0)
+        assert all(sorted(sample.by_mode["both"]) == [-1, 0, 1] for sample in samples.values())
+
+        class OursIsFast(StepClock):
+            def prepare(self):
+                self.fast = turning[-1] is both[OURS]
+
+            def between(self, start, end):
+                return (1e-3, 1e-3) if self.fast else super().between(start, end)
+
+        turning, plain = [], timing.turn
+
+        def turn(run, *args, **kwargs):
+            turning.append(run)
+            return plain(run, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(timing, "turn", turn)
+            samples = timing.interleave(both, OursIsFast(), leader=OURS, budget=0)
+        assert len(samples["by products"].by_mode["both"]) == 3
+        assert -1 not in samples["by products"].by_mode["both"]
+
     def test_events_on_a_gpu(self, monkeypatch):
         """Exercised with a stand-in: there may be no device."""
         clock = StepClock()
