@@ -55,6 +55,7 @@ class Case:
         floor: What the machine needs at least.
         memory_unit: Elements that the extra memory is compared with: the core's gradient, a Khatri-Rao product.
         forward_alone: Whether inference is measured besides training; large cases leave it out.
+        memory_too: Whether the peak of memory is measured; large cases that differ only in n leave it to one of them.
         learning_step: Whether a step of gradient descent follows every backward pass.
         devices: Where the case is worth running.
     """
@@ -68,6 +69,7 @@ class Case:
     floor: Floor = field(default_factory=Floor)
     memory_unit: int = 0
     forward_alone: bool = True
+    memory_too: bool = True
     learning_step: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
 

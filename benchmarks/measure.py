@@ -52,7 +52,9 @@ def measure(
         if device != "cpu":
             torch.cuda.empty_cache()  # the processes that measure memory need the room
     peaks = {
-        name: memory.peak(case.name, name, device=device, dtype=dtype, threads=threads) for name in names if with_memory
+        name: memory.peak(case.name, name, device=device, dtype=dtype, threads=threads)
+        for name in names
+        if with_memory and case.memory_too
     }
     clock = 1 if device == "cpu" and threads == 1 else 0
     return [

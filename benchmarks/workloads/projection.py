@@ -39,6 +39,7 @@ def texture(count: int, size: Size) -> Case:
         floor=maps.floor(size(count), outputs, prod(sizes)),
         memory_unit=outputs * prod(sizes),
         forward_alone=count < 64,
+        memory_too=count < 256,
     )
 
 

@@ -39,6 +39,7 @@ def shared_light(count: int, size: Size, *, learned: bool) -> Case:
         ),
         memory_unit=core,
         forward_alone=False,
+        memory_too=count == 64,
     )
 
 
