@@ -195,6 +195,7 @@ class TestTiming:
             ours.add(number, {"both": (mine, 2 * mine)})
             if theirs:
                 rival.add(number, {"both": (theirs, theirs)})
+        rival.add(9, {"both": (99.0, 99.0)})  # a round without ours
         assert timing.ratio(rival, ours, "both", 0) == pytest.approx(2.0)
         assert timing.ratio(rival, ours, "both", 1) == pytest.approx(1.0)
 
