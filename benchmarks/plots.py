@@ -14,7 +14,7 @@ from benchmarks.case import AUTODIFF, OURS
 from benchmarks.measure import MACHINE
 from benchmarks.registry import WORKLOADS
 from benchmarks.results import ROOT, Row, number
-from benchmarks.summary import Summary, select, settings, summaries
+from benchmarks.summary import Summary, clock, select, settings, summaries
 from benchmarks.tables import EVEN, picture_name
 
 WIDEST = 10.0
@@ -68,8 +68,8 @@ def _colour(ratio: float) -> str:
 def _roofline(rows: Sequence[Row], measured: Sequence[Summary], device: str) -> plt.Figure:
     machine = {row["provider"]: row for row in rows if row["case"] == MACHINE}
     product, copy = machine["matrix product"], machine["copy"]
-    peak = (number(product, "flops") or 0) / (number(product, "wall") or 1)
-    bandwidth = (number(copy, "bytes") or 0) / (number(copy, "wall") or 1)
+    peak = (number(product, "flops") or 0) / (number(product, clock(product)) or 1)
+    bandwidth = (number(copy, "bytes") or 0) / (number(copy, clock(copy)) or 1)
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     intensity = np.logspace(-1, 3, 100)
     axes.loglog(intensity, np.minimum(peak, bandwidth * intensity) / 1e9, color="black", linewidth=1)
@@ -93,8 +93,8 @@ def _roofline(rows: Sequence[Row], measured: Sequence[Summary], device: str) -> 
 
 
 def _point(row: Row) -> tuple[float, float]:
-    flops, moved, wall = (number(row, column) or 1.0 for column in ("flops", "bytes", "wall"))
-    return flops / moved, flops / wall / 1e9
+    flops, moved, seconds = (number(row, column) or 1.0 for column in ("flops", "bytes", clock(row)))
+    return flops / moved, flops / seconds / 1e9
 
 
 def _clean(axes: Axes) -> None:

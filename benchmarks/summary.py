@@ -83,6 +83,11 @@ def settings(rows: Iterable[Row]) -> list[tuple[int, str, bool]]:
     return sorted(found, key=lambda setting: (setting[1] != "float32", setting[2], setting[0]))
 
 
+def clock(row: Row) -> str:
+    """The column that counts: CPU time on one thread of a CPU, else wall time."""
+    return "cpu" if row["threads"] == "1" and not row["driver"] else "wall"
+
+
 def _rivals(rows: dict[str, Row]) -> dict[str, float]:
     ratios = {name: number(row, "ratio") for name, row in rows.items() if name not in OWN}
     return dict(sorted(((name, x) for name, x in ratios.items() if x is not None), key=lambda item: item[1]))

@@ -8,7 +8,7 @@ from benchmarks import targets
 from benchmarks.case import OURS
 from benchmarks.registry import WORKLOADS
 from benchmarks.results import PACKAGES, ROOT, Row, number, slug
-from benchmarks.summary import Summary, select, settings, summaries
+from benchmarks.summary import Summary, clock, select, settings, summaries
 
 README = ROOT / "README.md"
 MARKERS = {
@@ -108,7 +108,7 @@ def _title(row: Row, threads: int, dtype: str, huge_pages: bool) -> str:
 
 
 def _milliseconds(row: Row) -> str:
-    kind = "cpu" if row["threads"] == "1" and not row["driver"] else "wall"
+    kind = clock(row)
     low, middle, high = (1e3 * (number(row, column) or 0) for column in (f"{kind}_p20", kind, f"{kind}_p80"))
     digits = max(2 - math.floor(math.log10(middle)), 0)
     return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
