@@ -12,6 +12,7 @@ from multilinear.contractions import mttkrps as mttkrps
 from multilinear.contractions import multi_mode_dot as multi_mode_dot
 from multilinear.cp import cp_loss as cp_loss
 from multilinear.cp import cp_to_tensor as cp_to_tensor
+from multilinear.maps import compress as compress
 from multilinear.maps import multilinear_loss as multilinear_loss
 from multilinear.maps import multilinear_map as multilinear_map
 from multilinear.matricization import fold as fold

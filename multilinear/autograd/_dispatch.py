@@ -14,17 +14,20 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
 
 Backend = Literal["auto", "torch", "triton", "autodiff"]
 
-SMALL = {
-    "face_splitting": 500_000,
-    "multilinear_map": 100_000,
-    "mode_dot": 100_000,
-    "cp_to_tensor": 100_000,
-    "multilinear_loss": 100_000,
+SMALL = {  # autodiff's time / analytic's below and above, forward + backward, float32, one thread of an AMD EPYC
+    "face_splitting": 500_000,  # (9, 15, 80): 0.55 at 173,000, 1.0 to 2.0 at 691,000, 1.8 to 2.2 at 2.8 million
+    "multilinear_map": 1_000_000,  # core x (10, 20), n = 16: 0.74 at 200,000, 0.93 at 2 million, where memory decides
+    "multilinear_loss": 1_000_000,  # the same: 0.82 at 200,000, 0.94 at 1 million, 1.04 at 2 million, 1.7 at 33 million
+    "mode_dot": 60_000,  # middle mode of a cube: 0.73 at 8,000, 1.0 at 64,000, 1.28 at 216,000
+    "outer_mode_dot": 4_000_000,  # first or last mode: 0.6 at 216,000, 0.8 at 1 million; above, cheap memory decides
+    "cp_to_tensor": 60_000,  # cube, rank 8: 0.71 at 8,000, 0.98 at 64,000, 1.24 at 216,000
 }
 """Elements of the largest tensor from which the analytic backward pass is the faster one on a CPU."""
 
@@ -76,6 +79,8 @@ def takes_formula(operator: str, elements: int) -> bool:
     return _backend == "autodiff"
 
 
-def is_eager() -> bool:
-    """Whether plain tensors come in: no transform of torch.func, no dual numbers, no graph being compiled."""
-    return not (forward_mode_active() or functorch_active() or torch.compiler.is_compiling())
+def is_eager(*tensors: Tensor) -> bool:
+    """Whether Python may look at the values: plain tensors, no transform of torch.func, no dual numbers, no tracing."""
+    if forward_mode_active() or functorch_active() or torch.compiler.is_compiling():
+        return False
+    return all(type(tensor) in (Tensor, Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors)

@@ -19,7 +19,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from multilinear import _memory
+from multilinear.autograd import _memory
 from multilinear.autograd._dispatch import takes_formula
 from multilinear.autograd._operator import MultilinearOperator
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from multilinear import _memory
+from multilinear.autograd import _memory
+from multilinear.autograd._dispatch import takes_formula
 from multilinear.autograd._operator import MultilinearOperator
 
 
@@ -21,7 +22,7 @@ def forward(tensor: Tensor, matrix: Tensor) -> Tensor:
         return tensor.squeeze(-1).matmul(matrix.mT).unsqueeze(-1)
     if tensor.shape[-3] == 1:
         return matrix.matmul(tensor.squeeze(-3)).unsqueeze(-3)
-    return matrix.unsqueeze(-3).matmul(tensor)
+    return (matrix if matrix.ndim == 2 else matrix.unsqueeze(-3)).matmul(tensor)
 
 
 def backward(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
@@ -94,6 +95,9 @@ OPERATOR = MultilinearOperator(
 
 def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
     """Tensor `(I_0, ..., I_N)` times matrix `(J, I_mode)`: the mode's size becomes J."""
+    if tensor.ndim == 3 and mode == 1:
+        return OPERATOR(tensor, matrix)
     left, right = tensor.shape[:mode], tensor.shape[mode + 1 :]
     merged = tensor.reshape(left.numel(), tensor.shape[mode], right.numel())
-    return OPERATOR(merged, matrix).reshape(*left, matrix.shape[0], *right)
+    outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix))
+    return (forward if outer else OPERATOR)(merged, matrix).reshape(*left, matrix.shape[0], *right)

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multilinear import _memory
-from multilinear.autograd import face_splitting, multilinear_map
+from multilinear.autograd import _memory, face_splitting, multilinear_map
 from multilinear.autograd._dispatch import is_eager, takes_formula
 from multilinear.autograd._transforms import is_batched_gradient
 
@@ -32,11 +31,10 @@ def is_supported(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool
     """Whether `multilinear_loss` of this file takes these operands: real ones of full precision, outside transforms."""
     operands = (target, core, *inputs)
     return (
-        is_eager()
+        is_eager(*operands)
         and target.numel() * core.numel() > 0
         and core.dtype in (torch.float32, torch.float64)
         and all(x.dtype == core.dtype for x in operands)
-        and core.device.type in ("cpu", "cuda")
         and len(inputs) <= multilinear_map.LARGEST
         and not takes_formula("multilinear_loss", multilinear_map.elements(core, *inputs))
     )
@@ -85,7 +83,7 @@ def loss_and_gradients(
         if of_product is not None:
             parts = face_splitting.backward(of_product, factors, needs_inputs)
             for result, gradient in zip(of_inputs, parts, strict=True):
-                if result is not None:
+                if result is not None and gradient is not None:
                     result[of_samples] = gradient
     loss = norms.double().square().sum().mul(scale).to(target.dtype)
     return loss, [of_target, None if of_matrix is None else of_matrix.view(core.shape), *of_inputs]
