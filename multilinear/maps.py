@@ -65,8 +65,8 @@ def multilinear_loss(
     """Squared error of the multilinear map: `||target - multilinear_map(core, inputs)||²`.
 
     The sum runs over outputs and samples, as in the paper, not the mean that `torch.nn.MSELoss` takes. For large real
-    problems the gradients are found together with the value, in one pass over the core, so that a value alone is cheaper
-    under `torch.no_grad()`. To fit inputs to a core that stays as it is, see `compress`.
+    problems the gradients are found together with the value, in one pass over the core: a value alone is cheaper under
+    `torch.no_grad()`. To fit inputs to a core that stays as it is, see `compress`.
 
     Args:
         target: Tensor of shape `(..., k)`, with the leading dimensions that the map has.
