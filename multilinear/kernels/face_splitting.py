@@ -97,40 +97,43 @@ def _backward_kernel(
     c = _factor_tile(last, last_strides, rows, ls, c_mask)
     dc = tl.zeros((BLOCK_N, BLOCK_L), tl.float32)
 
-    for j_block in range(middle_split * middle_steps, min((middle_split + 1) * middle_steps, tl.cdiv(J, BLOCK_J))):
+    db = tl.zeros((BLOCK_N, BLOCK_J), tl.float32)
+    for step in tl.range(middle_steps * left_steps, num_stages=3):  # p runs fastest
+        p = left_split * left_steps + step % left_steps
+        j_block = middle_split * middle_steps + step // left_steps
         js = j_block * BLOCK_J + tl.arange(0, BLOCK_J)
-        b_mask = in_rows[:, None] & (js < J)[None, :]
-        b = _factor_tile(middle, middle_strides, rows, js, b_mask)
-        db = tl.zeros((BLOCK_N, BLOCK_J), tl.float32)
+        b_mask = (in_rows & (p < P))[:, None] & (js < J)[None, :]
         mask = b_mask[:, :, None] & c_mask[:, None, :]
 
-        for p in range(left_split * left_steps, min((left_split + 1) * left_steps, P)):
-            columns = (p * J + js)[None, :, None].to(tl.int64) * L + ls[None, None, :]
-            source = gradient + rows[:, None, None] * gradient_strides[1] + columns * gradient_strides[2]
-            g = tl.load(source, mask=mask, other=0.0).to(tl.float32)
-            if SLABS:
-                for slab in range(1, slabs):
-                    source += gradient_strides[0]
-                    g += tl.load(source, mask=mask, other=0.0).to(tl.float32)
+        columns = (p * J + js)[None, :, None].to(tl.int64) * L + ls[None, None, :]
+        source = gradient + rows[:, None, None] * gradient_strides[1] + columns * gradient_strides[2]
+        g = tl.load(source, mask=mask, other=0.0).to(tl.float32)
+        if SLABS:
+            for slab in range(1, slabs):
+                g += tl.load(source + slab * gradient_strides[0], mask=mask, other=0.0).to(tl.float32)
 
-            left = khatri_rao_tile(left_factors, left_strides, LEFT_SIZES, rows, p + tl.arange(0, 1), in_rows[:, None])
-            if of_left is not None or of_middle is not None:
-                u = tl.sum(g * c[:, None, :], 2)
+        b = _factor_tile(middle, middle_strides, rows, js, b_mask)
+        left = khatri_rao_tile(left_factors, left_strides, LEFT_SIZES, rows, p + tl.arange(0, 1), in_rows[:, None])
+        if of_last is not None:
+            dc += left * tl.sum(g * b[:, :, None], 1)
+        if of_left is not None or of_middle is not None:
+            u = tl.sum(g * c[:, None, :], 2)
+            if of_left is not None:
+                slab = (j_block * L_BLOCKS + l_block).to(tl.int64)
+                target = of_left + (slab * n + rows) * P + p
+                q = tl.sum(u * b, 1).to(of_left.dtype.element_ty)
+                tl.store(target, q, mask=in_rows & (p < P) & (j_block * BLOCK_J < J))
+            if of_middle is not None:
                 db += left * u
-                if of_left is not None:
-                    slab_of_left = (j_block * L_BLOCKS + l_block).to(tl.int64) * n
-                    q = tl.sum(u * b, 1).to(of_left.dtype.element_ty)
-                    tl.store(of_left + (slab_of_left + rows) * P + p, q, mask=in_rows)
-            if of_last is not None:
-                dc += left * tl.sum(g * b[:, :, None], 1)
-
-        if of_middle is not None:
-            slab_of_middle = (left_split * L_BLOCKS + l_block).to(tl.int64) * n
-            target = of_middle + (slab_of_middle + rows)[:, None] * J + js[None, :]
-            tl.store(target, db.to(of_middle.dtype.element_ty), mask=b_mask)
+                last_p = step % left_steps == left_steps - 1
+                slab = (left_split * L_BLOCKS + l_block).to(tl.int64)
+                target = of_middle + (slab * n + rows)[:, None] * J + js[None, :]
+                b_mask = in_rows[:, None] & (js < J)[None, :]
+                tl.store(target, db.to(of_middle.dtype.element_ty), mask=b_mask & last_p)
+                db = tl.where(last_p, 0.0, db)
     if of_last is not None:
-        slab_of_last = (left_split * middle_splits + middle_split).to(tl.int64) * n
-        target = of_last + (slab_of_last + rows)[:, None] * L + ls[None, :]
+        slab = (left_split * middle_splits + middle_split).to(tl.int64)
+        target = of_last + (slab * n + rows)[:, None] * L + ls[None, :]
         tl.store(target, dc.to(of_last.dtype.element_ty), mask=c_mask)
 
 
