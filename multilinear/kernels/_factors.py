@@ -8,6 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+PROGRAMS = 264
+"""Programs that keep a GPU busy: two for each of an H100's 132 multiprocessors."""
+
 
 @triton.jit
 def khatri_rao_tile(
@@ -18,7 +21,7 @@ def khatri_rao_tile(
     columns,  # (C,), of the product
     mask,  # (N, C)
 ):
-    """Entries `[rows, columns]` of the product in float32, zero where the mask is: k[n, (i j l)] = a[n, i] b[n, j] ..."""
+    """Entries `[rows, columns]` of the product, `k[n, (i j l)] = a[n, i] b[n, j] c[n, l]`, in float32; 0 off the mask."""
     tile = mask.to(tl.float32)
     rest = columns
     for m in tl.static_range(len(SIZES) - 1, -1, -1):
@@ -37,3 +40,10 @@ def strides_of(tensors: "list[Tensor] | tuple[Tensor, ...]") -> tuple[tuple[int,
 def block(size: int, largest: int, smallest: int = 1) -> int:
     """The power of two that covers `size`, within bounds that are powers of two."""
     return max(min(triton.next_power_of_2(size), largest), smallest)
+
+
+def split(steps: int, programs: int) -> tuple[int, int]:
+    """In how many parts to split a loop that `programs` programs run, so that the GPU is busy; the steps of a part."""
+    parts = min(steps, triton.cdiv(PROGRAMS, programs))
+    each = triton.cdiv(steps, parts)
+    return triton.cdiv(steps, each), each

@@ -25,13 +25,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from multilinear.kernels._factors import block, khatri_rao_tile, strides_of
+from multilinear.kernels._factors import block, khatri_rao_tile, split, strides_of
 
 TILE = 2048
 """Elements that a program handles at a time: 16 a thread."""
-
-PROGRAMS = 264
-"""Programs that keep a GPU busy: two for each of an H100's 132 multiprocessors."""
 
 
 @triton.jit
@@ -172,27 +169,28 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
     n, sizes = last.shape[0], tuple(factor.shape[1] for factor in factors)
     if slabs.numel() == 0 or not any(needed):
         return [torch.zeros_like(factor) if need else None for factor, need in zip(factors, needed, strict=True)]
-    p, j, l = prod(sizes[:-2]), *sizes[-2:]
-    block_n, block_j, block_l = _backward_blocks(n, j, l, by_columns=slabs.stride(1) < slabs.stride(2))
-    row_blocks, j_blocks, l_blocks = triton.cdiv(n, block_n), triton.cdiv(j, block_j), triton.cdiv(l, block_l)
+    p = prod(sizes[:-2])
+    block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=slabs.stride(1) < slabs.stride(2))
+    row_blocks, j_blocks = triton.cdiv(n, block_n), triton.cdiv(sizes[-2], block_j)
+    l_blocks = triton.cdiv(sizes[-1], block_l)
     left_splits, left_steps, middle_splits, middle_steps = 1, p, 1, j_blocks
     if left:
-        left_splits, left_steps = _split(p, row_blocks * l_blocks)
+        left_splits, left_steps = split(p, row_blocks * l_blocks)
     else:
-        middle_splits, middle_steps = _split(j_blocks, row_blocks * l_blocks)
+        middle_splits, middle_steps = split(j_blocks, row_blocks * l_blocks)
 
     def partial(parts: int, columns: int, need: bool, summed: bool = True) -> Tensor | None:
         dtype = last.dtype if parts == 1 and summed else torch.float32
         return last.new_empty(parts, n, columns, dtype=dtype) if need else None
 
     of_left = partial(j_blocks * l_blocks, p, any(needed[:-2]), summed=len(left) == 1)
-    of_middle = partial(left_splits * l_blocks, j, needed[-2])
-    of_last = partial(left_splits * middle_splits, l, needed[-1])
+    of_middle = partial(left_splits * l_blocks, sizes[-2], needed[-2])
+    of_last = partial(left_splits * middle_splits, sizes[-1], needed[-1])
     with torch.cuda.device_of(slabs):
         _backward_kernel[(row_blocks * left_splits * middle_splits * l_blocks,)](
             slabs, slabs.stride(), tuple(left), strides_of(left), middle, middle.stride(), last, last.stride(),
             of_left, of_middle, of_last, n, slabs.shape[0], left_splits, left_steps, middle_splits, middle_steps,
-            sizes[:-2], p, j, l, slabs.shape[0] > 1, block_n, block_j, block_l,
+            sizes[:-2], p, *sizes[-2:], slabs.shape[0] > 1, block_n, block_j, block_l,
         )  # fmt: skip
     if of_left is not None and len(left) > 1:
         of_factors = backward_of_slabs(of_left, left, needed[:-2])
@@ -212,17 +210,10 @@ def _by_columns(factors: Sequence[Tensor]) -> bool:
     return all(factor.stride(0) < factor.stride(1) for factor in factors)
 
 
-def _backward_blocks(n: int, j: int, l: int, *, by_columns: bool) -> tuple[int, int, int]:
+def _backward_blocks(n: int, middle: int, last: int, *, by_columns: bool) -> tuple[int, int, int]:
     """Shape of the tile: whole factors if they fit, rows to fill it; by columns, at least a sector of rows."""
     room = TILE // block(n, 32) if by_columns else TILE
-    block_j = block(j, min(16, room))
-    block_l = block(l, room // block_j)
-    block_j = block(j, room // block_l)
+    block_j = block(middle, min(16, room))
+    block_l = block(last, room // block_j)
+    block_j = block(middle, room // block_l)
     return block(n, TILE // (block_j * block_l)), block_j, block_l
-
-
-def _split(steps: int, programs: int) -> tuple[int, int]:
-    """In how many parts to split a loop so that the GPU is busy, and the steps of a part."""
-    parts = min(steps, triton.cdiv(PROGRAMS, programs))
-    each = triton.cdiv(steps, parts)
-    return triton.cdiv(steps, each), each
