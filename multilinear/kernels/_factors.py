@@ -21,7 +21,7 @@ def khatri_rao_tile(
     columns,  # (C,), of the product
     mask,  # (N, C)
 ):
-    """Entries `[rows, columns]` of the product, `k[n, (i j l)] = a[n, i] b[n, j] c[n, l]`, in float32; 0 off the mask."""
+    """Entries `[rows, columns]` of the product `k[n, (i j l)] = a[n, i] b[n, j] c[n, l]` in float32; 0 off the mask."""
     tile = mask.to(tl.float32)
     rest = columns
     for m in tl.static_range(len(SIZES) - 1, -1, -1):
