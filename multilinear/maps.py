@@ -9,6 +9,7 @@ from torch import Tensor
 
 from multilinear import _checks
 from multilinear.autograd import mode_dot as _mode_dot
+from multilinear.autograd import multilinear_loss as _multilinear_loss
 from multilinear.autograd import multilinear_map as _multilinear_map
 from multilinear.autograd._dtypes import promote_for_product
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
@@ -103,11 +104,16 @@ def multilinear_loss(
             f"multilinear_loss: target must have the shape of the map, {expected}, got {tuple(target.shape)}; "
             f"the batch comes first"
         )
-    prediction = _map(core, inputs)
+    core, rows = _one_batch(*promote_for_product([core, *inputs]))
+    samples = target.shape[:-1].numel()
+    if reduction != "none" and _multilinear_loss.is_supported(target, core, rows):
+        scale = 1 / samples if reduction == "mean" else 1
+        return _multilinear_loss.multilinear_loss(target.reshape(samples, -1), core, rows, scale)
+    prediction = _multilinear_map.multilinear_map(core, rows).reshape(target.shape)
     if reduction == "none":
         return squared_error(prediction, target, per_sample=True)
     total = squared_error(prediction, target)
-    return total if reduction == "sum" else total / max(target.shape[:-1].numel(), 1)
+    return total if reduction == "sum" else total / max(samples, 1)
 
 
 def squared_error(prediction: Tensor, target: Tensor, *, per_sample: bool = False) -> Tensor:
@@ -122,13 +128,20 @@ def squared_error(prediction: Tensor, target: Tensor, *, per_sample: bool = Fals
 def _map(core: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     core, *inputs = promote_for_product([core, *inputs])
     batch = _batch_shape(inputs)
-    if batch.numel() > 1:
-        core, inputs = _absorb_constants(core, inputs, batch)
-    rows = [
-        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(batch.numel(), -1) for z in inputs
-    ]
+    core, rows = _one_batch(core, *inputs)
     result = _multilinear_map.multilinear_map(core, rows)
     return result if len(batch) == 1 else result.reshape(*batch, core.shape[0])
+
+
+def _one_batch(core: Tensor, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The same problem with every input a matrix, one row a sample, and what is constant multiplied into the core."""
+    batch = _batch_shape(inputs)
+    varying = list(inputs)
+    if batch.numel() > 1:
+        core, varying = _absorb_constants(core, varying, batch)
+    return core, [
+        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(batch.numel(), -1) for z in varying
+    ]
 
 
 def _absorb_constants(core: Tensor, inputs: list[Tensor], batch: torch.Size) -> tuple[Tensor, list[Tensor]]:

@@ -42,7 +42,13 @@ def _gradient_matrix(gradient: Tensor, tensor: Tensor) -> Tensor:
     return gradient.transpose(-3, -2).flatten(-2).matmul(tensor.transpose(-3, -2).flatten(-2).mT)
 
 
-OPERATOR = MultilinearOperator("mode_dot", ["tensor", "matrix"], forward, backward)
+def elements(tensor: Tensor, matrix: Tensor) -> int:
+    """Elements of the tensor or of the result, whichever has more."""
+    left, size, right = tensor.shape[-3:]
+    return left * max(size, matrix.shape[-2]) * right
+
+
+OPERATOR = MultilinearOperator("mode_dot", ["tensor", "matrix"], forward, backward, elements=elements)
 
 
 def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
