@@ -18,7 +18,7 @@ from torch import Tensor
 
 from multilinear import _memory
 from multilinear.autograd import face_splitting, multilinear_map
-from multilinear.autograd._dispatch import is_eager, takes_formula
+from multilinear.autograd._dispatch import check_backend, is_eager, takes_formula, takes_kernel
 from multilinear.autograd._transforms import is_batched_gradient
 
 BLOCK = 1 << 19
@@ -44,6 +44,7 @@ def is_supported(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool
 
 def multilinear_loss(target: Tensor, core: Tensor, inputs: Sequence[Tensor], scale: float) -> Tensor:
     """`scale` times the sum of squares; target `(n, k)`, core `(k, k_1, ..., k_M)`, inputs `(n, k_m)`."""
+    check_backend("multilinear_loss", core)
     loss: Any = _Loss.apply(scale, target, core, *inputs)
     return loss
 
@@ -52,6 +53,10 @@ def loss_and_gradients(
     target: Tensor, core: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool], scale: float
 ) -> "tuple[Tensor, list[Tensor | None]]":
     """The loss and its gradients with respect to the target, the core and every input, where needed."""
+    if takes_kernel("multilinear_loss", multilinear_map.elements(core, *inputs), [target, core, *inputs]):
+        from multilinear.kernels import multilinear_loss as kernels
+
+        return kernels.loss_and_gradients(target, core, inputs, needed, scale)
     needs_target, needs_core, *needs_inputs = needed
     samples, outputs = target.shape
     matrix = core.flatten(1)

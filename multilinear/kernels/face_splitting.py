@@ -62,7 +62,7 @@ def _backward_kernel(
     middle_strides,
     last,  # (n, L)
     last_strides,
-    of_left,  # (j blocks * l blocks, n, P), contiguous like the next two; None where not needed
+    of_left,  # (j blocks * l blocks, n, P); None where not needed
     of_middle,  # (left splits * l blocks, n, J)
     of_last,  # (splits, n, L)
     n,
@@ -76,6 +76,7 @@ def _backward_kernel(
     J: tl.constexpr,
     L: tl.constexpr,
     SLABS: tl.constexpr,  # whether there are several slabs
+    BY_COLUMNS: tl.constexpr,  # whether the results' rows lie side by side
     BLOCK_N: tl.constexpr,
     BLOCK_J: tl.constexpr,
     BLOCK_L: tl.constexpr,
@@ -116,21 +117,21 @@ def _backward_kernel(
         if of_left is not None or of_middle is not None:
             u = tl.sum(g * c[:, None, :], 2)
             if of_left is not None:
-                slab = (j_block * L_BLOCKS + l_block).to(tl.int64)
-                target = of_left + (slab * n + rows) * P + p
+                slab = j_block * L_BLOCKS + l_block
+                target = of_left + _offsets(slab, rows, p, n, P, BY_COLUMNS)
                 q = tl.sum(u * b, 1).to(of_left.dtype.element_ty)
                 tl.store(target, q, mask=in_rows & (p < P) & (j_block * BLOCK_J < J))
             if of_middle is not None:
                 db += left * u
                 last_p = step % left_steps == left_steps - 1
-                slab = (left_split * L_BLOCKS + l_block).to(tl.int64)
-                target = of_middle + (slab * n + rows)[:, None] * J + js[None, :]
+                slab = left_split * L_BLOCKS + l_block
+                target = of_middle + _offsets(slab, rows[:, None], js[None, :], n, J, BY_COLUMNS)
                 b_mask = in_rows[:, None] & (js < J)[None, :]
                 tl.store(target, db.to(of_middle.dtype.element_ty), mask=b_mask & last_p)
                 db = tl.where(last_p, 0.0, db)
     if of_last is not None:
-        slab = (left_split * middle_splits + middle_split).to(tl.int64)
-        target = of_last + (slab * n + rows)[:, None] * L + ls[None, :]
+        slab = left_split * middle_splits + middle_split
+        target = of_last + _offsets(slab, rows[:, None], ls[None, :], n, L, BY_COLUMNS)
         tl.store(target, dc.to(of_last.dtype.element_ty), mask=c_mask)
 
 
@@ -140,11 +141,20 @@ def _factor_tile(factor, strides, rows, columns, mask):
     return tl.load(factor + offsets, mask=mask, other=0.0).to(tl.float32)
 
 
+@triton.jit
+def _offsets(slab, rows, columns, n, WIDTH: tl.constexpr, BY_COLUMNS: tl.constexpr):
+    """Of elements of a `(slabs, n, WIDTH)` tensor."""
+    start = slab.to(tl.int64) * n * WIDTH
+    if BY_COLUMNS:
+        return start + columns.to(tl.int64) * n + rows
+    return start + rows * WIDTH + columns
+
+
 def forward(*factors: Tensor) -> Tensor:
-    """Factors `(n, k_m)` to `(n, k_1 * ... * k_M)`; transposed if all factors are, else contiguous."""
+    """Factors `(n, k_m)` to `(n, k_1 * ... * k_M)`, laid out as ATen does it (`_by_columns`)."""
     n, sizes = factors[0].shape[0], tuple(factor.shape[1] for factor in factors)
     columns = prod(sizes)
-    by_columns = _by_columns(factors)
+    by_columns = _by_columns(factors[-1]) or all(0 < factor.stride(0) < factor.stride(1) for factor in factors)
     product = factors[0].new_empty(columns, n).mT if by_columns else factors[0].new_empty(n, columns)
     if product.numel() == 0:
         return product
@@ -159,7 +169,7 @@ def forward(*factors: Tensor) -> Tensor:
 
 
 def backward(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
-    """Gradient of every needed factor, contiguous; `gradient` is `(n, k_1 * ... * k_M)`."""
+    """Gradient of every needed factor, laid out like `gradient`, which is `(n, k_1 * ... * k_M)`."""
     return backward_of_slabs(gradient.unsqueeze(0), factors, needed)
 
 
@@ -169,8 +179,9 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
     n, sizes = last.shape[0], tuple(factor.shape[1] for factor in factors)
     if slabs.numel() == 0 or not any(needed):
         return [torch.zeros_like(factor) if need else None for factor, need in zip(factors, needed, strict=True)]
+    by_columns = _by_columns(slabs)
     p = prod(sizes[:-2])
-    block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=slabs.stride(1) < slabs.stride(2))
+    block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=slabs.stride(-2) < slabs.stride(-1))
     row_blocks, j_blocks = triton.cdiv(n, block_n), triton.cdiv(sizes[-2], block_j)
     l_blocks = triton.cdiv(sizes[-1], block_l)
     left_splits, left_steps, middle_splits, middle_steps = 1, p, 1, j_blocks
@@ -181,6 +192,8 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
 
     def partial(parts: int, columns: int, need: bool, summed: bool = True) -> Tensor | None:
         dtype = last.dtype if parts == 1 and summed else torch.float32
+        if by_columns:
+            return last.new_empty(parts, columns, n, dtype=dtype).mT if need else None
         return last.new_empty(parts, n, columns, dtype=dtype) if need else None
 
     of_left = partial(j_blocks * l_blocks, p, any(needed[:-2]), summed=len(left) == 1)
@@ -190,7 +203,7 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
         _backward_kernel[(row_blocks * left_splits * middle_splits * l_blocks,)](
             slabs, slabs.stride(), tuple(left), strides_of(left), middle, middle.stride(), last, last.stride(),
             of_left, of_middle, of_last, n, slabs.shape[0], left_splits, left_steps, middle_splits, middle_steps,
-            sizes[:-2], p, *sizes[-2:], slabs.shape[0] > 1, block_n, block_j, block_l,
+            sizes[:-2], p, *sizes[-2:], slabs.shape[0] > 1, by_columns, block_n, block_j, block_l,
         )  # fmt: skip
     if of_left is not None and len(left) > 1:
         of_factors = backward_of_slabs(of_left, left, needed[:-2])
@@ -205,9 +218,9 @@ def _sum(slabs: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return slabs[0] if slabs.shape[0] == 1 else slabs.sum(0).to(dtype)
 
 
-def _by_columns(factors: Sequence[Tensor]) -> bool:
-    """Whether every factor is a transposed view: neighbours in memory are rows. So ATen lays out its result, too."""
-    return all(factor.stride(0) < factor.stride(1) for factor in factors)
+def _by_columns(tensor: Tensor) -> bool:
+    """Whether neighbours in memory are rows: a transposed view, as column-wise products have it."""
+    return tensor.stride(-2) == 1 and tensor.stride(-1) != 1
 
 
 def _backward_blocks(n: int, middle: int, last: int, *, by_columns: bool) -> tuple[int, int, int]:

@@ -42,6 +42,7 @@ def _residual_kernel(
     losses,  # (programs,)
     n,
     k,
+    scale,
     SIZES: tl.constexpr,
     C: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -66,7 +67,7 @@ def _residual_kernel(
     if residual is not None:
         tl.store(residual + offsets, r, mask=mask)
     if of_target is not None:
-        tl.store(of_target + offsets, (-2 * r).to(of_target.dtype.element_ty), mask=mask)
+        tl.store(of_target + offsets, (-2 * scale * r).to(of_target.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -77,6 +78,7 @@ def _product_gradient_kernel(
     slabs,  # (splits, n, C), contiguous: dK is their sum
     n,
     k,
+    scale,
     splits,
     steps,
     C: tl.constexpr,
@@ -99,7 +101,7 @@ def _product_gradient_kernel(
         b = _core_tile(core, core_strides, outputs, columns, (outputs < k)[:, None] & (columns < C)[None, :])
         dk = tl.dot(r, b, dk, input_precision=PRECISION)
     offsets = (split.to(tl.int64) * n + rows)[:, None] * C + columns[None, :]
-    tl.store(slabs + offsets, 2 * dk, mask=(rows < n)[:, None] & (columns < C)[None, :])
+    tl.store(slabs + offsets, 2 * scale * dk, mask=(rows < n)[:, None] & (columns < C)[None, :])
 
 
 @triton.jit
@@ -110,6 +112,7 @@ def _core_gradient_kernel(
     of_core,  # (k, C), contiguous
     n,
     k,
+    scale,
     SIZES: tl.constexpr,
     C: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -127,8 +130,9 @@ def _core_gradient_kernel(
         r = tl.load(source, mask=(outputs < k)[:, None] & (rows < n)[None, :], other=0.0)
         z = khatri_rao_tile(inputs, strides, SIZES, rows, columns, (rows < n)[:, None] & (columns < C)[None, :])
         db = tl.dot(r, z, db, input_precision=PRECISION)
+    of_core += outputs[:, None] * C + columns[None, :]
     mask = (outputs < k)[:, None] & (columns < C)[None, :]
-    tl.store(of_core + outputs[:, None] * C + columns[None, :], (2 * db).to(of_core.dtype.element_ty), mask=mask)
+    tl.store(of_core, (2 * scale * db).to(of_core.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -138,23 +142,23 @@ def _core_tile(core, strides, outputs, columns, mask):
 
 
 def loss_and_gradients(
-    target: Tensor, core: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]
+    target: Tensor, core: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool], scale: float = 1.0
 ) -> "tuple[Tensor, list[Tensor | None]]":
-    """Loss, a float32 scalar, and its gradient for every needed tensor of `[target, core, *inputs]`.
+    """`scale` times the loss, a float32 scalar, and its gradient for every needed tensor of `[target, core, *inputs]`.
 
     `target` is `(n, k)`, `core` is `(k, k_1, ..., k_M)`, `inputs` are `(n, k_m)`, all of one dtype. A core whose modes
     but the first do not lie in memory as one is copied.
     """
-    shape, core = core.shape, core.flatten(1)
+    shape, core, scale = core.shape, core.flatten(1), float(scale)
     (n, k), columns = target.shape, core.shape[1]
     if target.numel() == 0 or columns == 0:
-        return _of_nothing(target, [target, core.unflatten(1, shape[1:]), *inputs], needed)
+        return _of_nothing(target, [target, core.unflatten(1, shape[1:]), *inputs], needed, scale)
     needs_target, needs_core, *needs_inputs = needed
     exact = target.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     precision = "tf32x3" if exact else "tf32"
 
     of_target = target.new_empty(n, k) if needs_target else None
-    one_pass = any(needs_inputs) and multilinear_loss_one_pass.fits(n, columns)
+    one_pass = any(needs_inputs) and multilinear_loss_one_pass.fits(core, inputs)
     keeps_residual = needs_core or (any(needs_inputs) and not one_pass)
     residual = target.new_empty(n, k, dtype=torch.float32) if keeps_residual else None
     of_core: Tensor | None = None
@@ -162,22 +166,27 @@ def loss_and_gradients(
     with torch.cuda.device_of(target):
         if one_pass:
             losses, slabs = multilinear_loss_one_pass.residual_and_product_gradient(
-                target, core, inputs, residual, of_target, precision
+                target, core, inputs, residual, of_target, scale, precision
             )
         else:
-            losses = _residual(target, core, inputs, residual, of_target)
-            slabs = _product_gradient(residual, core, precision) if any(needs_inputs) else None
+            losses = _residual(target, core, inputs, residual, of_target, scale)
+            slabs = _product_gradient(residual, core, scale, precision) if any(needs_inputs) else None
         if needs_core:
-            of_core = _core_gradient(residual, core, inputs, precision).view(shape)
+            of_core = _core_gradient(residual, core, inputs, scale, precision).view(shape)
         if len(inputs) > 1 and slabs is not None:
             of_inputs = face_splitting.backward_of_slabs(slabs, inputs, needs_inputs)
         elif slabs is not None:
             of_inputs = [slabs.sum(0).to(target.dtype)]
-    return losses.sum(dtype=torch.float64).float(), [of_target, of_core, *of_inputs]
+    return losses.sum(dtype=torch.float64).mul(scale).float(), [of_target, of_core, *of_inputs]
 
 
 def _residual(
-    target: Tensor, core: Tensor, inputs: Sequence[Tensor], residual: Tensor | None, of_target: Tensor | None
+    target: Tensor,
+    core: Tensor,
+    inputs: Sequence[Tensor],
+    residual: Tensor | None,
+    of_target: Tensor | None,
+    scale: float,
 ) -> Tensor:
     """Parts of the loss; fills the tensors that are not None."""
     (n, k), columns = target.shape, core.shape[1]
@@ -187,12 +196,13 @@ def _residual(
     losses = target.new_empty(programs, dtype=torch.float32)
     _residual_kernel[(programs,)](
         target, target.stride(), core, core.stride(), tuple(inputs), strides_of(inputs), residual, of_target, losses,
-        n, k, tuple(z.shape[1] for z in inputs), columns, block_n, block_k, block_c, num_warps=warps, num_stages=3,
+        n, k, scale, tuple(z.shape[1] for z in inputs), columns, block_n, block_k, block_c,
+        num_warps=warps, num_stages=3,
     )  # fmt: skip
     return losses
 
 
-def _product_gradient(residual: Tensor, core: Tensor, precision: str) -> Tensor:
+def _product_gradient(residual: Tensor, core: Tensor, scale: float, precision: str) -> Tensor:
     """Slabs `(splits, n, C)` whose sum is dK."""
     (n, k), columns = residual.shape, core.shape[1]
     block_n, block_k, block_c = block(n, SAMPLES, 16), 32, 128
@@ -200,27 +210,27 @@ def _product_gradient(residual: Tensor, core: Tensor, precision: str) -> Tensor:
     splits, steps = split(triton.cdiv(k, block_k), programs)
     slabs = residual.new_empty(splits, n, columns)
     _product_gradient_kernel[(programs * splits,)](
-        residual, core, core.stride(), slabs, n, k, splits, steps, columns, precision, block_n, block_k, block_c,
-        num_warps=8 if block_n == SAMPLES else 4, num_stages=3,
+        residual, core, core.stride(), slabs, n, k, scale, splits, steps, columns, precision,
+        block_n, block_k, block_c, num_warps=8 if block_n == SAMPLES else 4, num_stages=3,
     )  # fmt: skip
     return slabs
 
 
-def _core_gradient(residual: Tensor, core: Tensor, inputs: Sequence[Tensor], precision: str) -> Tensor:
+def _core_gradient(residual: Tensor, core: Tensor, inputs: Sequence[Tensor], scale: float, precision: str) -> Tensor:
     (n, k), columns = residual.shape, core.shape[1]
     block_n, block_k, block_c = block(n, 32, 16), 64, 128
     of_core = core.new_empty(k, columns)
     _core_gradient_kernel[(triton.cdiv(k, block_k) * triton.cdiv(columns, block_c),)](
-        residual, tuple(inputs), strides_of(inputs), of_core, n, k, tuple(z.shape[1] for z in inputs), columns,
+        residual, tuple(inputs), strides_of(inputs), of_core, n, k, scale, tuple(z.shape[1] for z in inputs), columns,
         precision, block_n, block_k, block_c, num_warps=8, num_stages=1,
     )  # fmt: skip
     return of_core
 
 
 def _of_nothing(
-    target: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]
+    target: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool], scale: float
 ) -> "tuple[Tensor, list[Tensor | None]]":
     """The map of no samples or from no columns is zero, and so are all gradients but the target's."""
     gradients = [torch.zeros_like(tensor) if need else None for tensor, need in zip(tensors, needed, strict=True)]
-    gradients[0] = 2 * target if needed[0] else None
-    return target.float().square().sum(), gradients
+    gradients[0] = 2 * scale * target if needed[0] else None
+    return target.float().square().sum().mul(scale), gradients

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from multilinear.kernels._factors import PROGRAMS, khatri_rao_tile, strides_of
 
-SAMPLES, COLUMNS = 16, 1536
-"""The largest batch and core: dK's 16 x 1536 sums fill half of a multiprocessor's registers."""
+SAMPLES, COLUMNS, ORDER = 16, 1536, 3
+"""The largest batch, core and number of inputs: dK's 16 x 1536 sums alone are 96 registers a thread."""
 
 ROWS, WARPS, WIDTH, STAGES = 16, 8, 16, 3
 
@@ -42,6 +42,7 @@ def _one_pass_kernel(
     slabs,  # (programs, n, C): dK is their sum
     n,
     k,
+    scale,
     SIZES: tl.constexpr,
     C: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -79,7 +80,7 @@ def _one_pass_kernel(
         if residual is not None:
             tl.store(residual + offsets, r, mask=mask)
         if of_target is not None:
-            tl.store(of_target + offsets, (-2 * r).to(of_target.dtype.element_ty), mask=mask)
+            tl.store(of_target + offsets, (-2 * scale * r).to(of_target.dtype.element_ty), mask=mask)
 
         shared = tl.broadcast_to(r[None, :, :], (WARPS, BLOCK_N, BLOCK_K))
         sums = ()
@@ -92,7 +93,7 @@ def _one_pass_kernel(
     slab = slabs + tl.program_id(0).to(tl.int64) * n * C
     for c in tl.static_range(CHUNKS):
         columns = c * CHUNK + by_warp
-        tl.store(slab + rows[None, :, None] * C + columns, 2 * dk[c], mask=in_rows[None, :, :] & (columns < C))
+        tl.store(slab + rows[None, :, None] * C + columns, 2 * scale * dk[c], mask=in_rows[None, :, :] & (columns < C))
 
 
 @triton.jit
@@ -101,9 +102,11 @@ def _core_tile(core, strides, outputs, columns, k, C: tl.constexpr):
     return tl.load(core + offsets, mask=(outputs < k)[None, :, None] & (columns < C), other=0.0).to(tl.float32)
 
 
-def fits(n: int, columns: int) -> bool:
-    """Whether the kernel can take this many samples and columns of the core."""
-    return n <= SAMPLES and columns <= COLUMNS
+def fits(core: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether the kernel takes this core `(k, C)` and inputs: more, or rows that are not aligned, would spill."""
+    (_, columns), samples = core.shape, inputs[0].shape[0]
+    aligned = columns % 16 == 0 and core.stride(0) % 16 == 0 and core.stride(1) == 1 and core.data_ptr() % 16 == 0
+    return samples <= SAMPLES and columns <= COLUMNS and len(inputs) <= ORDER and aligned
 
 
 def residual_and_product_gradient(
@@ -112,6 +115,7 @@ def residual_and_product_gradient(
     inputs: Sequence[Tensor],
     residual: Tensor | None,
     of_target: Tensor | None,
+    scale: float,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Parts of the loss, and slabs `(programs, n, C)` whose sum is dK; fills the tensors that are not None."""
@@ -121,7 +125,7 @@ def residual_and_product_gradient(
     slabs = target.new_empty(programs, n, columns, dtype=torch.float32)
     _one_pass_kernel[(programs,)](
         target, target.stride(), core, core.stride(), tuple(inputs), strides_of(inputs),
-        residual, of_target, losses, slabs, n, k, tuple(z.shape[1] for z in inputs), columns, precision,
+        residual, of_target, losses, slabs, n, k, scale, tuple(z.shape[1] for z in inputs), columns, precision,
         SAMPLES, ROWS, WARPS, WIDTH, STAGES, num_warps=WARPS,
     )  # fmt: skip
     return losses, slabs
