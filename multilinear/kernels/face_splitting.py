@@ -215,7 +215,9 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
 def _sum(slabs: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if slabs is None:
         return None
-    return slabs[0] if slabs.shape[0] == 1 else slabs.sum(0).to(dtype)
+    if slabs.shape[0] == 1:
+        return slabs[0]
+    return slabs.mT.sum(0).to(dtype).mT if _by_columns(slabs) else slabs.sum(0).to(dtype)
 
 
 def _by_columns(tensor: Tensor) -> bool:
