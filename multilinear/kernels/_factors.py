@@ -4,6 +4,11 @@ A kernel takes any number of factors as tuples: pointers, strides (row, column),
 that one source serves every order and finding the factors' columns takes no division.
 """
 
+# triton declares neither launch options nor plain constants
+# pyright: reportArgumentType=false
+
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -32,18 +37,23 @@ def khatri_rao_tile(
     return tile
 
 
-def strides_of(tensors: "list[Tensor] | tuple[Tensor, ...]") -> tuple[tuple[int, ...], ...]:
+def strides_of(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
     """Strides of every tensor, as a kernel takes them."""
     return tuple(tensor.stride() for tensor in tensors)
 
 
+def cdiv(a: int, b: int) -> int:
+    """The quotient, rounded up."""
+    return -(-a // b)
+
+
 def block(size: int, largest: int, smallest: int = 1) -> int:
     """The power of two that covers `size`, within bounds that are powers of two."""
-    return max(min(triton.next_power_of_2(size), largest), smallest)
+    return max(min(1 << (size - 1).bit_length(), largest), smallest)
 
 
 def split(steps: int, programs: int) -> tuple[int, int]:
     """In how many parts to split a loop that `programs` programs run, so that the GPU is busy; the steps of a part."""
-    parts = min(steps, triton.cdiv(PROGRAMS, programs))
-    each = triton.cdiv(steps, parts)
-    return triton.cdiv(steps, each), each
+    parts = min(steps, cdiv(PROGRAMS, programs))
+    each = cdiv(steps, parts)
+    return cdiv(steps, each), each

@@ -17,6 +17,9 @@ is split; the parts go to slabs of their own and are added in the order of the s
 Column-wise products are the same on transposed views: tiles and result then follow the rows, which lie side by side.
 """
 
+# triton declares neither launch options nor plain constants
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Sequence
 from math import prod
 
@@ -25,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from multilinear.kernels._factors import block, khatri_rao_tile, split, strides_of
+from multilinear.kernels._factors import block, cdiv, khatri_rao_tile, split, strides_of
 
 TILE = 2048
 """Elements that a program handles at a time: 16 a thread."""
@@ -160,7 +163,7 @@ def forward(*factors: Tensor) -> Tensor:
         return product
     block_n = block(n, 128 if by_columns else 4)
     block_c = block(columns, TILE // block_n)
-    grid = (triton.cdiv(n, block_n) * triton.cdiv(columns, block_c),)
+    grid = (cdiv(n, block_n) * cdiv(columns, block_c),)
     with torch.cuda.device_of(product):
         _forward_kernel[grid](
             factors, strides_of(factors), product, product.stride(), n, columns, sizes, block_n, block_c
@@ -182,8 +185,8 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
     by_columns = _by_columns(slabs)
     p = prod(sizes[:-2])
     block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=slabs.stride(-2) < slabs.stride(-1))
-    row_blocks, j_blocks = triton.cdiv(n, block_n), triton.cdiv(sizes[-2], block_j)
-    l_blocks = triton.cdiv(sizes[-1], block_l)
+    row_blocks, j_blocks = cdiv(n, block_n), cdiv(sizes[-2], block_j)
+    l_blocks = cdiv(sizes[-1], block_l)
     left_splits, left_steps, middle_splits, middle_steps = 1, p, 1, j_blocks
     if left:
         left_splits, left_steps = split(p, row_blocks * l_blocks)

@@ -15,6 +15,9 @@ cancels nothing: there single TF32 does where `torch.set_float32_matmul_precisio
 3xTF32, too.
 """
 
+# triton declares neither launch options nor plain constants
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from multilinear.kernels import face_splitting, multilinear_loss_one_pass
-from multilinear.kernels._factors import block, khatri_rao_tile, split, strides_of
+from multilinear.kernels._factors import block, cdiv, khatri_rao_tile, split, strides_of
 
 SAMPLES = 64
 """Samples that a program handles at a time, at most."""
@@ -161,6 +164,7 @@ def loss_and_gradients(
     one_pass = any(needs_inputs) and multilinear_loss_one_pass.fits(core, inputs)
     keeps_residual = needs_core or (any(needs_inputs) and not one_pass)
     residual = target.new_empty(n, k, dtype=torch.float32) if keeps_residual else None
+    slabs: Tensor | None = None
     of_core: Tensor | None = None
     of_inputs: list[Tensor | None] = [None] * len(inputs)
     with torch.cuda.device_of(target):
@@ -170,8 +174,9 @@ def loss_and_gradients(
             )
         else:
             losses = _residual(target, core, inputs, residual, of_target, scale)
-            slabs = _product_gradient(residual, core, scale, precision) if any(needs_inputs) else None
-        if needs_core:
+            if any(needs_inputs) and residual is not None:
+                slabs = _product_gradient(residual, core, scale, precision)
+        if needs_core and residual is not None:
             of_core = _core_gradient(residual, core, inputs, scale, precision).view(shape)
         if len(inputs) > 1 and slabs is not None:
             of_inputs = face_splitting.backward_of_slabs(slabs, inputs, needs_inputs)
@@ -192,7 +197,7 @@ def _residual(
     (n, k), columns = target.shape, core.shape[1]
     block_n = block(n, SAMPLES, 16)
     block_k, block_c, warps = {16: (64, 64, 4), 32: (64, 32, 4), 64: (128, 32, 8)}[block_n]
-    programs = triton.cdiv(n, block_n) * triton.cdiv(k, block_k)
+    programs = cdiv(n, block_n) * cdiv(k, block_k)
     losses = target.new_empty(programs, dtype=torch.float32)
     _residual_kernel[(programs,)](
         target, target.stride(), core, core.stride(), tuple(inputs), strides_of(inputs), residual, of_target, losses,
@@ -206,8 +211,8 @@ def _product_gradient(residual: Tensor, core: Tensor, scale: float, precision: s
     """Slabs `(splits, n, C)` whose sum is dK."""
     (n, k), columns = residual.shape, core.shape[1]
     block_n, block_k, block_c = block(n, SAMPLES, 16), 32, 128
-    programs = triton.cdiv(n, block_n) * triton.cdiv(columns, block_c)
-    splits, steps = split(triton.cdiv(k, block_k), programs)
+    programs = cdiv(n, block_n) * cdiv(columns, block_c)
+    splits, steps = split(cdiv(k, block_k), programs)
     slabs = residual.new_empty(splits, n, columns)
     _product_gradient_kernel[(programs * splits,)](
         residual, core, core.stride(), slabs, n, k, scale, splits, steps, columns, precision,
@@ -220,7 +225,7 @@ def _core_gradient(residual: Tensor, core: Tensor, inputs: Sequence[Tensor], sca
     (n, k), columns = residual.shape, core.shape[1]
     block_n, block_k, block_c = block(n, 32, 16), 64, 128
     of_core = core.new_empty(k, columns)
-    _core_gradient_kernel[(triton.cdiv(k, block_k) * triton.cdiv(columns, block_c),)](
+    _core_gradient_kernel[(cdiv(k, block_k) * cdiv(columns, block_c),)](
         residual, tuple(inputs), strides_of(inputs), of_core, n, k, scale, tuple(z.shape[1] for z in inputs), columns,
         precision, block_n, block_k, block_c, num_warps=8, num_stages=1,
     )  # fmt: skip

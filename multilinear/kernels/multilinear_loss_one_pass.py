@@ -13,6 +13,9 @@ gradients are taken from them.
 This fits 16 samples and about 1500 columns: the paper's 28125 x 1200, not its 12288 x 10800.
 """
 
+# triton declares neither launch options nor plain constants
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from multilinear.kernels._factors import PROGRAMS, khatri_rao_tile, strides_of
+from multilinear.kernels._factors import PROGRAMS, cdiv, khatri_rao_tile, strides_of
 
 SAMPLES, COLUMNS, ORDER = 16, 1536, 3
 """The largest batch, core and number of inputs: dK's 16 x 1536 sums alone are 96 registers a thread."""
@@ -120,7 +123,7 @@ def residual_and_product_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Parts of the loss, and slabs `(programs, n, C)` whose sum is dK; fills the tensors that are not None."""
     (n, k), columns = target.shape, core.shape[1]
-    programs = min(triton.cdiv(k, ROWS), PROGRAMS // 2)
+    programs = min(cdiv(k, ROWS), PROGRAMS // 2)
     losses = target.new_empty(programs, dtype=torch.float32)
     slabs = target.new_empty(programs, n, columns, dtype=torch.float32)
     _one_pass_kernel[(programs,)](
