@@ -4,8 +4,8 @@ A kernel takes any number of factors as tuples: pointers, strides (row, column),
 that one source serves every order and finding the factors' columns takes no division.
 """
 
-# triton declares neither launch options nor plain constants
-# pyright: reportArgumentType=false
+# triton declares neither launch options nor plain constants nor loops
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 from collections.abc import Sequence
 

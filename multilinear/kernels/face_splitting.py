@@ -57,7 +57,7 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    gradient,  # (slabs, n, C), to be added
+    gradient,  # (n, C)
     gradient_strides,
     left_factors,  # each (n, k_m), none for two factors
     left_strides,
@@ -69,7 +69,6 @@ def _backward_kernel(
     of_middle,  # (left splits * l blocks, n, J)
     of_last,  # (splits, n, L)
     n,
-    slabs,
     left_splits,
     left_steps,  # values of p a program takes
     middle_splits,
@@ -78,7 +77,6 @@ def _backward_kernel(
     P: tl.constexpr,
     J: tl.constexpr,
     L: tl.constexpr,
-    SLABS: tl.constexpr,  # whether there are several slabs
     BY_COLUMNS: tl.constexpr,  # whether the results' rows lie side by side
     BLOCK_N: tl.constexpr,
     BLOCK_J: tl.constexpr,
@@ -107,11 +105,8 @@ def _backward_kernel(
         mask = b_mask[:, :, None] & c_mask[:, None, :]
 
         columns = (p * J + js)[None, :, None].to(tl.int64) * L + ls[None, None, :]
-        source = gradient + rows[:, None, None] * gradient_strides[1] + columns * gradient_strides[2]
-        g = tl.load(source, mask=mask, other=0.0).to(tl.float32)
-        if SLABS:
-            for slab in range(1, slabs):
-                g += tl.load(source + slab * gradient_strides[0], mask=mask, other=0.0).to(tl.float32)
+        offsets = rows[:, None, None] * gradient_strides[0] + columns * gradient_strides[1]
+        g = tl.load(gradient + offsets, mask=mask, other=0.0).to(tl.float32)
 
         b = _factor_tile(middle, middle_strides, rows, js, b_mask)
         left = khatri_rao_tile(left_factors, left_strides, LEFT_SIZES, rows, p + tl.arange(0, 1), in_rows[:, None])
@@ -173,18 +168,13 @@ def forward(*factors: Tensor) -> Tensor:
 
 def backward(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
     """Gradient of every needed factor, laid out like `gradient`, which is `(n, k_1 * ... * k_M)`."""
-    return backward_of_slabs(gradient.unsqueeze(0), factors, needed)
-
-
-def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
-    """As `backward`, of the gradient that is the sum over the slabs `(slabs, n, k_1 * ... * k_M)`."""
     *left, middle, last = factors
     n, sizes = last.shape[0], tuple(factor.shape[1] for factor in factors)
-    if slabs.numel() == 0 or not any(needed):
+    if gradient.numel() == 0 or not any(needed):
         return [torch.zeros_like(factor) if need else None for factor, need in zip(factors, needed, strict=True)]
-    by_columns = _by_columns(slabs)
+    by_columns = _by_columns(gradient)
     p = prod(sizes[:-2])
-    block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=slabs.stride(-2) < slabs.stride(-1))
+    block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=gradient.stride(0) < gradient.stride(1))
     row_blocks, j_blocks = cdiv(n, block_n), cdiv(sizes[-2], block_j)
     l_blocks = cdiv(sizes[-1], block_l)
     left_splits, left_steps, middle_splits, middle_steps = 1, p, 1, j_blocks
@@ -193,25 +183,25 @@ def backward_of_slabs(slabs: Tensor, factors: Sequence[Tensor], needed: Sequence
     else:
         middle_splits, middle_steps = split(j_blocks, row_blocks * l_blocks)
 
-    def partial(parts: int, columns: int, need: bool, summed: bool = True) -> Tensor | None:
-        dtype = last.dtype if parts == 1 and summed else torch.float32
+    def partial(parts: int, columns: int, need: bool) -> Tensor | None:
+        dtype = last.dtype if parts == 1 else torch.float32
         if by_columns:
             return last.new_empty(parts, columns, n, dtype=dtype).mT if need else None
         return last.new_empty(parts, n, columns, dtype=dtype) if need else None
 
-    of_left = partial(j_blocks * l_blocks, p, any(needed[:-2]), summed=len(left) == 1)
+    of_left = partial(j_blocks * l_blocks, p, any(needed[:-2]))
     of_middle = partial(left_splits * l_blocks, sizes[-2], needed[-2])
     of_last = partial(left_splits * middle_splits, sizes[-1], needed[-1])
-    with torch.cuda.device_of(slabs):
+    with torch.cuda.device_of(gradient):
         _backward_kernel[(row_blocks * left_splits * middle_splits * l_blocks,)](
-            slabs, slabs.stride(), tuple(left), strides_of(left), middle, middle.stride(), last, last.stride(),
-            of_left, of_middle, of_last, n, slabs.shape[0], left_splits, left_steps, middle_splits, middle_steps,
-            sizes[:-2], p, *sizes[-2:], slabs.shape[0] > 1, by_columns, block_n, block_j, block_l,
+            gradient, gradient.stride(), tuple(left), strides_of(left), middle, middle.stride(), last, last.stride(),
+            of_left, of_middle, of_last, n, left_splits, left_steps, middle_splits, middle_steps,
+            sizes[:-2], p, *sizes[-2:], by_columns, block_n, block_j, block_l,
         )  # fmt: skip
-    if of_left is not None and len(left) > 1:
-        of_factors = backward_of_slabs(of_left, left, needed[:-2])
-    else:
-        of_factors = [_sum(of_left, last.dtype)] * len(left)
+    of_product = _sum(of_left, torch.float32 if len(left) > 1 else last.dtype)
+    of_factors: list[Tensor | None] = [of_product] * len(left)
+    if of_product is not None and len(left) > 1:
+        of_factors = backward(of_product, left, needed[:-2])
     return [*of_factors, _sum(of_middle, last.dtype), _sum(of_last, last.dtype)]
 
 

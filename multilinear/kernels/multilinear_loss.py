@@ -178,10 +178,11 @@ def loss_and_gradients(
                 slabs = _product_gradient(residual, core, scale, precision)
         if needs_core and residual is not None:
             of_core = _core_gradient(residual, core, inputs, scale, precision).view(shape)
-        if len(inputs) > 1 and slabs is not None:
-            of_inputs = face_splitting.backward_of_slabs(slabs, inputs, needs_inputs)
-        elif slabs is not None:
-            of_inputs = [slabs.sum(0).to(target.dtype)]
+        if slabs is not None:
+            of_product = slabs.sum(0)
+            of_inputs = [of_product.to(target.dtype)]
+            if len(inputs) > 1:
+                of_inputs = face_splitting.backward(of_product, inputs, needs_inputs)
     return losses.sum(dtype=torch.float64).mul(scale).float(), [of_target, of_core, *of_inputs]
 
 

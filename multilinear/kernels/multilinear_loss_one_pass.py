@@ -7,8 +7,7 @@ as in `kernels/multilinear_loss.py`, which names the symbols; but there every li
 read serves both. A program takes a block of rows of B, finds their residuals, and reads the block again while it is in
 the multiprocessor's or the second-level cache, to add R B to a sum of dK that stays in registers for all its blocks.
 Each warp owns some columns of every chunk: it multiplies them with its part of K, the warps' sums make R, and each warp
-adds to its own columns of dK. Every program has its slab of dK; the slabs are added in their order when the inputs'
-gradients are taken from them.
+adds to its own columns of dK. Every program has its slab of dK, and the slabs are added in their order.
 
 This fits 16 samples and about 1500 columns: the paper's 28125 x 1200, not its 12288 x 10800.
 """

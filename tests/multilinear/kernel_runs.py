@@ -79,15 +79,12 @@ class _Compiler:
             with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
                 file.write(binary.asm["cubin"])
                 file.flush()
-                usage, code = (_dump(option, file.name) for option in ("--dump-resource-usage", "--dump-sass"))
-            registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
-            instructions = set(re.findall(r"\b(HGMMA|HMMA|LDL|STL)\b", code))
+                command = [CUOBJDUMP, "--dump-resource-usage", "--dump-sass", file.name]
+                dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", dump).groups()
+            instructions = set(re.findall(r"\b(HGMMA|HMMA|LDL|STL)\b", dump))
             self.compiled.append(
                 Compiled(self.kernel.__name__, int(registers), int(stack), binary.metadata.shared, instructions)
             )
 
         return launch
-
-
-def _dump(option: str, path: str) -> str:
-    return subprocess.run([CUOBJDUMP, option, path], capture_output=True, text=True, check=True).stdout

@@ -131,16 +131,6 @@ class TestFaceSplitting:
                 assert result.stride() == expected.stride()
                 torch.testing.assert_close(result, expected)
 
-    @pytest.mark.parametrize("sizes", [(30, 40), (5, 3, 4), (2, 3, 4, 5)], ids=str)
-    def test_gradient_in_slabs(self, device, sizes):
-        factors = tensors([(3, size) for size in sizes], torch.float32, device)
-        gradient = face_splitting.forward(*factors)
-        slabs = torch.stack([gradient, -3 * gradient, 2.5 * gradient])
-        needed = [True] * len(sizes)
-        results = face_splitting.backward_of_slabs(slabs, factors, needed)
-        for result, expected in zip(results, face_splitting.backward(gradient, factors, needed), strict=True):
-            torch.testing.assert_close(result, expected / 2)
-
     def test_results_never_vary(self, device):
         factors = tensors([(5, 9), (5, 15), (5, 8)], torch.float32, device)
         gradient = face_splitting.forward(*factors)
