@@ -175,21 +175,20 @@ def backward(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]
     by_columns = _by_columns(gradient)
     p = prod(sizes[:-2])
     block_n, block_j, block_l = _backward_blocks(n, *sizes[-2:], by_columns=gradient.stride(0) < gradient.stride(1))
-    row_blocks, j_blocks = cdiv(n, block_n), cdiv(sizes[-2], block_j)
-    l_blocks = cdiv(sizes[-1], block_l)
+    row_blocks, j_blocks, l_blocks = cdiv(n, block_n), cdiv(sizes[-2], block_j), cdiv(sizes[-1], block_l)
     left_splits, left_steps, middle_splits, middle_steps = 1, p, 1, j_blocks
     if left:
         left_splits, left_steps = split(p, row_blocks * l_blocks)
     else:
         middle_splits, middle_steps = split(j_blocks, row_blocks * l_blocks)
 
-    def partial(parts: int, columns: int, need: bool) -> Tensor | None:
-        dtype = last.dtype if parts == 1 else torch.float32
+    def partial(parts: int, columns: int, need: bool, final: bool = True) -> Tensor | None:
+        dtype = last.dtype if parts == 1 and final else torch.float32
         if by_columns:
             return last.new_empty(parts, columns, n, dtype=dtype).mT if need else None
         return last.new_empty(parts, n, columns, dtype=dtype) if need else None
 
-    of_left = partial(j_blocks * l_blocks, p, any(needed[:-2]))
+    of_left = partial(j_blocks * l_blocks, p, any(needed[:-2]), final=len(left) == 1)
     of_middle = partial(left_splits * l_blocks, sizes[-2], needed[-2])
     of_last = partial(left_splits * middle_splits, sizes[-1], needed[-1])
     with torch.cuda.device_of(gradient):
