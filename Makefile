@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # threads that spin while they wait make everything slow on a busy machine
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-gpu check bench clean
+.PHONY: demo test test-gpu check bench bench-gpu clean
 
 demo: .venv/.landmarks
 	$(BIN)/facemodels demo
@@ -25,7 +25,14 @@ check: .venv/.dev
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: .venv/.dev
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m benchmarks all
+	$(BIN)/python -m benchmarks table
+	$(BIN)/python -m benchmarks plot
+
+bench-gpu: .venv/.dev
+	$(BIN)/python -m benchmarks all --device cuda
+	$(BIN)/python -m benchmarks table --device cuda
+	$(BIN)/python -m benchmarks plot --device cuda
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -8,8 +8,10 @@ The modes before the multiplied one are merged into `l`, those after it into `r`
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from multilinear import _memory
 from multilinear.autograd._operator import MultilinearOperator
 
 
@@ -37,9 +39,41 @@ def _gradient_matrix(gradient: Tensor, tensor: Tensor) -> Tensor:
         return gradient.squeeze(-3).matmul(tensor.squeeze(-3).mT)
     if right == 1:
         return gradient.squeeze(-1).mT.matmul(tensor.squeeze(-1))
+    if rows == 1:
+        return tensor.matmul(gradient.mT).sum(-3).mT
     if rows * columns <= right * (rows + columns):  # whichever temporary is smaller
         return gradient.matmul(tensor.mT).sum(-3)
     return gradient.transpose(-3, -2).flatten(-2).matmul(tensor.transpose(-3, -2).flatten(-2).mT)
+
+
+def forward_cpu(tensor: Tensor, matrix: Tensor) -> Tensor:
+    """`forward` into fresh memory that is cheap to get, and without matrix products where a loop over one size does."""
+    if tensor.ndim > 3 or matrix.ndim > 2:
+        return forward(tensor, matrix)
+    (left, size, right), rows = tensor.shape, matrix.shape[0]
+    if rows == 1 and right > 1:  # a vector: as many small products as the left modes have elements
+        return matrix.expand(left, 1, size).bmm(tensor)
+    if not _memory.is_large((left, rows, right), tensor):
+        return forward(tensor, matrix)
+    result = _memory.empty((left, rows, right), tensor)
+    if size == 1:
+        return torch.mul(tensor, matrix, out=result)
+    if right == 1:
+        torch.mm(tensor.squeeze(-1), matrix.mT, out=result.squeeze(-1))
+    elif left == 1:
+        torch.mm(matrix, tensor.squeeze(0), out=result.squeeze(0))
+    else:
+        torch.bmm(matrix.expand(left, rows, size), tensor, out=result)
+    return result
+
+
+def backward_cpu(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
+    """`backward` by `forward_cpu`."""
+    tensor, matrix = tensors
+    return [
+        forward_cpu(gradient, matrix.mT.conj()) if needed[0] else None,
+        _gradient_matrix(gradient, tensor.conj()) if needed[1] else None,
+    ]
 
 
 def elements(tensor: Tensor, matrix: Tensor) -> int:
@@ -48,7 +82,14 @@ def elements(tensor: Tensor, matrix: Tensor) -> int:
     return left * max(size, matrix.shape[-2]) * right
 
 
-OPERATOR = MultilinearOperator("mode_dot", ["tensor", "matrix"], forward, backward, elements=elements)
+OPERATOR = MultilinearOperator(
+    "mode_dot",
+    ["tensor", "matrix"],
+    forward,
+    backward,
+    elements=elements,
+    kernels={"CPU": (forward_cpu, backward_cpu)},
+)
 
 
 def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:

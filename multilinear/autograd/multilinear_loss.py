@@ -21,8 +21,8 @@ from multilinear.autograd import face_splitting, multilinear_map
 from multilinear.autograd._dispatch import check_backend, is_eager, takes_formula, takes_kernel
 from multilinear.autograd._transforms import is_batched_gradient
 
-BLOCK = 1 << 19
-"""Elements of the core, or of the residual, in a block of rows: two megabytes in float32."""
+BLOCK = 1 << 19, 1 << 22
+"""Fewest and most elements of the core, or of the residual, in a block of rows: 2 and 16 MB in float32."""
 
 SAMPLES = 1024
 """Samples that go through the core together: bounds the memory for K."""
@@ -60,7 +60,7 @@ def loss_and_gradients(
     needs_target, needs_core, *needs_inputs = needed
     samples, outputs = target.shape
     matrix = core.flatten(1)
-    rows = max(BLOCK // max(matrix.shape[1], min(samples, SAMPLES), 1), 1)
+    rows = _rows_per_block(matrix.shape[1], min(samples, SAMPLES))
     blocks = range(0, outputs, rows)
     norms = target.new_zeros(len(range(0, samples, SAMPLES)), len(blocks), min(samples, SAMPLES))
     of_target = _memory.empty(target.shape, target) if needs_target else None
@@ -94,6 +94,12 @@ def loss_and_gradients(
                     result[of_samples] = gradient
     loss = norms.double().square().sum().mul(scale).to(target.dtype)
     return loss, [of_target, None if of_matrix is None else of_matrix.view(core.shape), *of_inputs]
+
+
+def _rows_per_block(columns: int, samples: int) -> int:
+    """Four times as many rows as samples: dK, read and written once a block, then costs little beside the core."""
+    fewest, most = (max(elements // max(columns, samples), 1) for elements in BLOCK)
+    return min(max(4 * samples, fewest), most)
 
 
 class _Loss(torch.autograd.Function):
