@@ -6,13 +6,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # threads that spin while they wait make everything slow on a busy machine
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check bench bench-gpu clean
+.PHONY: demo test test-gpu check bench bench-gpu clean
 
 demo: .venv/.landmarks
 	$(BIN)/facemodels demo
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+# the kernels on a CUDA device, with the torch for it that is already in .venv
+test-gpu: .venv/.dev
+	$(BIN)/python -m pytest -m gpu tests/multilinear
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

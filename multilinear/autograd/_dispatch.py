@@ -7,10 +7,14 @@
 The analytic backward pass costs some microseconds of Python and saves a pass over memory or two. Where the whole
 problem takes as long as the Python, the formula is faster: below `SMALL` elements of the largest tensor involved.
 `python -m benchmarks small` measures the line.
+
+A kernel runs at the sizes at which it was measured to be the fastest, and where nothing was measured, not at all
+(`KERNELS`). `use("triton")` asks for it whatever the size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
@@ -31,6 +35,14 @@ SMALL = {  # autodiff's time / analytic's below and above, forward + backward, f
 }
 """Elements of the largest tensor from which the analytic backward pass is the faster one on a CPU."""
 
+KERNELS: dict[str, int] = {}
+"""Elements of the largest tensor from which the kernel of an operator is the fastest on a CUDA device.
+
+No kernel has been measured on one yet, so "auto" runs none. A row names its device and the table it was read from.
+"""
+
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
 _backend: Backend = "auto"
 
 
@@ -44,10 +56,12 @@ def use(backend: Backend) -> Iterator[None]:
     Args:
         backend: "auto", the default, takes the fastest that was measured for the device and size. "torch" takes the
             analytic gradients in torch's own operations whatever the size. "triton" takes the GPU kernels whatever the
-            size. "autodiff" takes the forward formulas alone and lets torch differentiate them.
+            size; what they do not know, such as float64 or the batches of vmap, and operators without a kernel take
+            torch's operations. "autodiff" takes the forward formulas alone and lets torch differentiate them.
 
     Raises:
-        ValueError: The backend is unknown.
+        ValueError: The backend is unknown. Under "triton", also by an operator that gets CPU tensors.
+        RuntimeError: The backend is "triton", and that package is not installed.
 
     Example:
         >>> import torch, multilinear as ml
@@ -60,6 +74,11 @@ def use(backend: Backend) -> Iterator[None]:
     global _backend
     if backend not in get_args(Backend):
         raise ValueError(f"use: the backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "triton" and find_spec("triton") is None:
+        raise RuntimeError(
+            'use: the backend "triton" needs the package triton, which is not installed; install torch for CUDA, which '
+            'brings it, or take "auto"'
+        )
     previous, _backend = _backend, backend
     try:
         yield
@@ -77,6 +96,32 @@ def takes_formula(operator: str, elements: int) -> bool:
     if _backend == "auto":
         return not torch.compiler.is_compiling() and elements < SMALL[operator]
     return _backend == "autodiff"
+
+
+def takes_kernel(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:
+    """Whether the operator's GPU kernel should run on these tensors, which have to be real and of one dtype for it."""
+    first = tensors[0]
+    if _backend == "triton":
+        wanted = True
+    else:
+        wanted = _backend == "auto" and elements >= KERNELS.get(operator, elements + 1)
+    return (
+        wanted
+        and first.is_cuda
+        and first.dtype in KERNEL_DTYPES
+        and all(x.dtype == first.dtype for x in tensors)
+        and torch.cuda.get_device_capability(first.device) >= (8, 0)
+        and find_spec("triton") is not None
+    )
+
+
+def check_backend(operator: str, tensor: Tensor) -> None:
+    """A CPU tensor where the GPU kernels were asked for."""
+    if _backend == "triton" and tensor.device.type == "cpu":
+        raise ValueError(
+            f'{operator}: the backend "triton" needs CUDA tensors, got one on the CPU; move it to a GPU, or take '
+            f'multilinear.use("auto")'
+        )
 
 
 def is_eager(*tensors: Tensor) -> bool:

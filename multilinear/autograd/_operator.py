@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multilinear.autograd._dispatch import takes_formula
+from multilinear.autograd._dispatch import check_backend, takes_formula
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
 
 _LIBRARY = torch.library.Library("multilinear", "DEF")
@@ -74,6 +74,7 @@ class MultilinearOperator:
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """`forward(*tensors)`, differentiable."""
+        check_backend(self._kind, tensors[0])
         if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
             return self.formula(*tensors)
         if functorch_active():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from multilinear.autograd import _memory
-from multilinear.autograd._dispatch import takes_formula
+from multilinear.autograd._dispatch import takes_formula, takes_kernel
 from multilinear.autograd._operator import MultilinearOperator
 
 LARGEST = 4
@@ -131,6 +131,29 @@ def backward_cpu(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[b
     return [result.mT if after and result is not None else result for result in results]
 
 
+def forward_cuda(*factors: Tensor) -> Tensor:
+    """`forward`, by the kernel where that is wanted and knows the problem."""
+    if _is_for_kernel(factors, factors):
+        from multilinear.kernels import face_splitting as kernels
+
+        return kernels.forward(*factors)
+    return forward(*factors)
+
+
+def backward_cuda(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
+    """`backward`, by the kernel where that is wanted and knows the problem."""
+    if _is_for_kernel(factors, [gradient, *factors]):
+        from multilinear.kernels import face_splitting as kernels
+
+        return kernels.backward(gradient, factors, needed)
+    return backward(gradient, factors, needed)
+
+
+def _is_for_kernel(factors: Sequence[Tensor], tensors: Sequence[Tensor]) -> bool:
+    matrices = all(x.ndim == 2 and x.shape[0] == factors[0].shape[0] for x in tensors)
+    return matrices and takes_kernel("face_splitting", elements(*factors), tensors)
+
+
 def elements(*factors: Tensor) -> int:
     """Elements of the product."""
     return factors[0].shape[:-1].numel() * math.prod(factor.shape[-1] for factor in factors)
@@ -143,7 +166,7 @@ OPERATORS = {
         forward,
         backward,
         elements=elements,
-        kernels={"CPU": (forward_cpu, backward_cpu)},
+        kernels={"CPU": (forward_cpu, backward_cpu), "CUDA": (forward_cuda, backward_cuda)},
     )
     for order in range(2, LARGEST + 1)
 }

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from multilinear.autograd import _memory, face_splitting, multilinear_map
-from multilinear.autograd._dispatch import is_eager, takes_formula
+from multilinear.autograd._dispatch import check_backend, is_eager, takes_formula, takes_kernel
 from multilinear.autograd._transforms import is_batched_gradient
 
 BLOCK = 1 << 19, 1 << 22
-"""Fewest and most elements of the core, or of the residual, in a block of rows: 2 and 16 MB in float32."""
+"""Fewest and most elements of the core, or of the residual, in a block of rows: 2 and 16 MB in float32, on a CPU."""
 
 SAMPLES = 1024
 """Samples that go through the core together: bounds the memory for K."""
@@ -42,6 +42,7 @@ def is_supported(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool
 
 def multilinear_loss(target: Tensor, core: Tensor, inputs: Sequence[Tensor], scale: float) -> Tensor:
     """`scale` times the sum of squares; target `(n, k)`, core `(k, k_1, ..., k_M)`, inputs `(n, k_m)`."""
+    check_backend("multilinear_loss", core)
     loss: Any = _Loss.apply(scale, target, core, *inputs)
     return loss
 
@@ -50,10 +51,14 @@ def loss_and_gradients(
     target: Tensor, core: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool], scale: float
 ) -> "tuple[Tensor, list[Tensor | None]]":
     """The loss and its gradients with respect to the target, the core and every input, where needed."""
+    if takes_kernel("multilinear_loss", multilinear_map.elements(core, *inputs), [target, core, *inputs]):
+        from multilinear.kernels import multilinear_loss as kernels
+
+        return kernels.loss_and_gradients(target, core, inputs, needed, scale)
     needs_target, needs_core, *needs_inputs = needed
     samples, outputs = target.shape
     matrix = core.flatten(1)
-    rows = _rows_per_block(matrix.shape[1], min(samples, SAMPLES))
+    rows = _rows_per_block(matrix.shape[1], min(samples, SAMPLES)) if core.device.type == "cpu" else outputs
     blocks = range(0, outputs, rows)
     norms = target.new_zeros(len(range(0, samples, SAMPLES)), len(blocks), min(samples, SAMPLES))
     of_target = _memory.empty(target.shape, target) if needs_target else None
