@@ -40,7 +40,7 @@ def measure(
         floor = FloorRun(case.floor, device=device, dtype=dtype, trains=bool(problem.variables))
         samples = timing.interleave(
             {**runs, FLOOR: floor},
-            timing.CpuClock() if device == "cpu" else timing.CudaClock(),
+            timing.CpuClock(sizes["both"]) if device == "cpu" else timing.CudaClock(),
             leader=OURS,
             budget=budget,
             forward_alone=case.forward_alone,
