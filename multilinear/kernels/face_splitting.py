@@ -118,7 +118,7 @@ def _backward_kernel(
                 slab = j_block * L_BLOCKS + l_block
                 target = of_left + _offsets(slab, rows, p, n, P, BY_COLUMNS)
                 q = tl.sum(u * b, 1).to(of_left.dtype.element_ty)
-                tl.store(target, q, mask=in_rows & (p < P) & (j_block * BLOCK_J < J))
+                tl.store(target, q, mask=in_rows & (p < P))
             if of_middle is not None:
                 db += left * u
                 last_p = step % left_steps == left_steps - 1

@@ -196,8 +196,10 @@ def _residual(
 ) -> Tensor:
     """Parts of the loss; fills the tensors that are not None."""
     (n, k), columns = target.shape, core.shape[1]
-    block_n = block(n, SAMPLES, 16)
+    narrow = columns % 16 != 0 or len(inputs) > 3  # unaligned rows and a fourth input take registers for addresses
+    block_n = block(n, SAMPLES // 2 if narrow else SAMPLES, 16)
     block_k, block_c, warps = {16: (64, 64, 4), 32: (64, 32, 4), 64: (128, 32, 8)}[block_n]
+    block_c = 32 if narrow else block_c
     programs = cdiv(n, block_n) * cdiv(k, block_k)
     losses = target.new_empty(programs, dtype=torch.float32)
     _residual_kernel[(programs,)](
