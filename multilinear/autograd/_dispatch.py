@@ -26,7 +26,7 @@ from multilinear.autograd._transforms import forward_mode_active, functorch_acti
 Backend = Literal["auto", "torch", "triton", "autodiff"]
 
 SMALL = {  # autodiff's time / analytic's below and above, forward + backward, float32, one thread of an AMD EPYC
-    "face_splitting": 500_000,  # (9, 15, 80): 0.55 at 173,000, 1.0 to 2.0 at 691,000, 1.8 to 2.2 at 2.8 million
+    "face_splitting": 1_000_000,  # (9, 15, 80): 0.6 at 173,000, 0.9 at 691,000, 1.4 to 2.2 at 2.8 million
     "multilinear_map": 1_000_000,  # core x (10, 20), n = 16: 0.74 at 200,000, 0.93 at 2 million, where memory decides
     "multilinear_loss": 1_000_000,  # the same: 0.82 at 200,000, 0.94 at 1 million, 1.04 at 2 million, 1.7 at 33 million
     "mode_dot": 60_000,  # middle mode of a cube: 0.73 at 8,000, 1.0 at 64,000, 1.28 at 216,000
