@@ -225,14 +225,14 @@ def write_prepared(
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    written = partial.with_suffix(".rows")
     try:
-        count = _write_table(partial, rows)
-        if count == 0:
+        if write_rows(written, rows) == 0:
             raise InputError(f"not one face to write to {path}; look at the reasons above and try other photos")
-        morphable.save(partial / "morphable.safetensors")
-        (partial / "preparation.json").write_text(json.dumps({"faces": count, **info}, indent=1) + "\n")
+        finish_prepared(partial, datasets.Dataset.from_file(str(written)), morphable, info)
         partial.rename(path)
     finally:
+        written.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
     return PreparedSet(path)
 
@@ -247,29 +247,31 @@ def check_new(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path} exists already; remove it or choose another name")
 
 
-def _write_table(directory: Path, rows: Iterable[dict[str, Any]]) -> int:
-    cache = directory.with_suffix(".rows")
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows of a prepared set to an Arrow file; returns how many. Without rows there is no file."""
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        return 0
+    features = datasets.Features({name: _feature(name, value) for name, value in first.items()})
+    writer = datasets.arrow_writer.ArrowWriter(path=str(path), features=features)
+    for row in _chain(first, iterator):
+        example: Any = features.encode_example({name: _stored(name, value) for name, value in row.items()})
+        writer.write(example)
+    return writer.finalize()[0]
+
+
+def finish_prepared(path: Path, table: datasets.Dataset, morphable: MorphableModel, info: dict[str, Any]) -> None:
+    """Write all files of a prepared set to an empty directory."""
     quiet = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        iterator = iter(rows)
-        first = next(iterator, None)
-        if first is None:
-            return 0
-        features = datasets.Features({name: _feature(name, value) for name, value in first.items()})
-        writer = datasets.arrow_writer.ArrowWriter(path=str(cache), features=features)
-        for row in _chain(first, iterator):
-            example: Any = features.encode_example({name: _stored(name, value) for name, value in row.items()})
-            writer.write(example)
-        count, _ = writer.finalize()
-        table = datasets.Dataset.from_file(str(cache))
-        table.save_to_disk(str(directory), max_shard_size=_SHARD_BYTES)
-        del table
-        return count
+        table.save_to_disk(str(path), max_shard_size=_SHARD_BYTES)
     finally:
-        cache.unlink(missing_ok=True)
         if quiet:
             datasets.enable_progress_bars()
+    morphable.save(path / "morphable.safetensors")
+    (path / "preparation.json").write_text(json.dumps({"faces": len(table), **info}, indent=1) + "\n")
 
 
 def _chain(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
