@@ -57,16 +57,32 @@ def demo(
 @app.command()
 def synthesise(
     out: Annotated[Path, typer.Argument(help="Directory to write the prepared set to.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of faces.")] = 4000,
-    held_out: Annotated[float, typer.Option(min=0, max=0.9, help="Share kept for evaluation.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Fixes every face.")] = 0,
+    design: Annotated[
+        str,
+        typer.Option(help="facefactors: all combinations; wild: random, occluded, spoilt; portraits: random, clean."),
+    ] = "facefactors",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Number of faces; by default all 10,368 of FaceFactors, else 4000.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of the persons kept for evaluation.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every face.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
-    """Render faces of the built-in morphable model with exact factors into a prepared set."""
-    from facemodels.data.synthetic import synthesise_set
+    """Render faces of the built-in model with exact factors; a run that was stopped goes on where it was."""
+    from facemodels.data.synthetic import DESIGNS, FACEFACTORS, synthesise_set
 
-    prepared = synthesise_set(out, count=count, held_out=held_out, seed=seed, workers=workers)
-    print(f"{len(prepared)} faces in {out}")
+    if design not in DESIGNS:
+        raise InputError(f"there is no design {design!r}; choose one of {', '.join(DESIGNS)}")
+    if design == "facefactors" and count is not None and count > FACEFACTORS:
+        raise InputError(f"FaceFactors has {FACEFACTORS} faces, not {count}; the designs wild and portraits have any")
+    finished = out.exists()
+    try:
+        prepared = synthesise_set(out, design=design, count=count, held_out=held_out, seed=seed, workers=workers)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out}.partial keeps what is done, and the same command goes on from there")
+    print(f"{len(prepared)} faces in {out}" + (", finished before" if finished else ""))
 
 
 @app.command()

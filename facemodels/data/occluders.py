@@ -1,10 +1,11 @@
-"""Things before a face, as simple shapes: glasses, hands, microphones, strands of hair and whatever else gets in the way.
+"""Things before a face, as simple shapes: glasses, hands, microphones, locks of hair and whatever gets in the way.
 
 A shape is a signed distance in pixels of the crop, negative inside, on a grid of `FINE` samples a pixel each way.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def hand(sight: Sight, generator: np.random.Generator) -> list[Layer]:
     """Four fingers, a thumb and the back of a hand that comes from below or from the side."""
     mouth, chin = sight.points[_MOUTH].mean(axis=0), sight.points[_CHIN]
     side = generator.choice([-1.0, 1.0])
-    target = chin + generator.uniform(0.0, 1.0) * (mouth - chin) + np.array([side * generator.uniform(2, 14), 2.0])
+    target = chin + generator.uniform(0.3, 1.8) * (mouth - chin) + np.array([side * generator.uniform(2, 16), 2.0])
     turn = side * generator.uniform(0.15, 1.2)  # of the fingers, from straight up towards the middle
     along = np.array([-np.sin(turn), -np.cos(turn)])
     across = np.array([-along[1], along[0]])
@@ -130,7 +131,7 @@ def microphone(sight: Sight, generator: np.random.Generator) -> list[Layer]:
     mouth, chin = sight.points[_MOUTH].mean(axis=0), sight.points[_CHIN]
     side = generator.choice([-1.0, 1.0])
     radius = generator.uniform(3.5, 7.5)
-    ball = chin + generator.uniform(-0.3, 0.6) * (mouth - chin) + np.array([side * generator.uniform(0, 9), 2.0])
+    ball = chin + generator.uniform(0.0, 1.1) * (mouth - chin) + np.array([side * generator.uniform(0, 9), 1.0])
     handle = ball + 70 * np.array([side * generator.uniform(-0.2, 0.8), 1.0])
     grey = generator.uniform(0.05, 0.3) * sight.light * np.ones(3)
     x, y = _grid()
@@ -153,12 +154,9 @@ def strands(sight: Sight, generator: np.random.Generator) -> list[Layer]:
         middle = root + np.array([side * generator.uniform(2, 14), generator.uniform(8, 16)])
         end = middle + np.array([side * generator.uniform(-2, 8), generator.uniform(3, 22)])
         curve = [(1 - t) ** 2 * root + 2 * t * (1 - t) * middle + t**2 * end for t in np.linspace(0, 1, 9)]
-        thick = generator.uniform(0.3, 1.3)
+        thick = generator.uniform(0.5, 2.2)
         distance = np.min(
-            [
-                _segment(a, b) - thick * (1 - 0.1 * step)
-                for step, (a, b) in enumerate(zip(curve[:-1], curve[1:], strict=True))
-            ],
+            [_segment(a, b) - thick * (1 - 0.11 * step) for step, (a, b) in enumerate(pairwise(curve))],
             axis=0,
         )
         layers.append(_rounded(distance, sight.hair * sight.light * generator.uniform(0.6, 1.2), thick))

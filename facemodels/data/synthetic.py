@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facemodels.config import SIZE
 from facemodels.data.alignment import TEMPLATE, similarity
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.factorial import EXPRESSIONS, LIGHTS, PERSONS, POSES, SHAPE, Cell, cell_factors

@@ -158,7 +158,7 @@ def photograph(seed: int, index: int, image: Array) -> NDArray[np.uint8]:
     if generator.random() < 0.06:
         image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     if generator.random() < 0.5:
-        grain = generator.uniform(0.003, 0.05)
+        grain = 0.04 * generator.random() ** 2
         image = image + grain * generator.standard_normal(image.shape) * (0.5 + np.sqrt(np.clip(image, 0, 1)))
     picture = (255 * np.clip(image, 0, 1)).round().astype(np.uint8)
     return _as_jpeg(picture, int(generator.integers(25, 96))) if generator.random() < 0.6 else picture
