@@ -1,4 +1,4 @@
-"""dlib's residual network as a torch module, its weights read from the files of face-api."""
+"""The residual network of dlib as a torch module, its weights read from the files of face-api."""
 
 import json
 import os
@@ -96,7 +96,7 @@ class _Body(nn.Module):
 
 
 def load_dlib(path: str | os.PathLike[str] | None = None) -> Verifier:
-    """dlib's residual network: 128 numbers, input 150x150 RGB, published threshold 0.6 of the distance.
+    """The residual network of dlib: 128 numbers, input 150x150 RGB, published threshold 0.6 of the distance.
 
     Args:
         path: The file `face_recognition_model.bin` of face-api; its manifest lies beside it.

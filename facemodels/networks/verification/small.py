@@ -31,7 +31,8 @@ FACTS = Facts(
 )
 
 _WIDTHS = (24, 48, 96, 128)
-_SCALE, _MARGIN = 24.0, 0.25  # of the softmax over persons
+_SCALE, _MARGIN = 16.0, 0.2  # of the softmax over persons
+_PLAIN = 0.4  # share of the training without a margin: with it from the start nothing is learnt
 _RATE, _DECAY = 2e-3, 5e-4
 _ADVICE = "train it with `facemodels train-verifier` on a synthetic set and give the path of the file it writes"
 
@@ -140,7 +141,7 @@ def train_small(
             rows = order[step * batch : (step + 1) * batch]
             faces = _varied(images[rows].float() / 255, generator).contiguous(memory_format=torch.channels_last)
             cosine = normalize(body(faces), dim=1) @ normalize(centres, dim=1).T
-            margin = _MARGIN * min(1.0, 3 * step / steps) * F.one_hot(labels[rows], count)
+            margin = _MARGIN * max(0.0, (step / steps - _PLAIN) / (1 - _PLAIN)) * F.one_hot(labels[rows], count)
             loss = F.cross_entropy(_SCALE * (cosine - margin), labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
