@@ -68,6 +68,7 @@ def synthesise(
         float | None, typer.Option(min=0, max=0.9, help="Share of the persons kept for evaluation.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every face.")] = 0,
+    images_per_person: Annotated[int, typer.Option(min=1, help="Faces of the same person, but in FaceFactors.")] = 4,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render faces of the built-in model with exact factors; a run that was stopped goes on where it was."""
@@ -79,7 +80,15 @@ def synthesise(
         raise InputError(f"FaceFactors has {FACEFACTORS} faces, not {count}; the designs wild and portraits have any")
     finished = out.exists()
     try:
-        prepared = synthesise_set(out, design=design, count=count, held_out=held_out, seed=seed, workers=workers)
+        prepared = synthesise_set(
+            out,
+            design=design,
+            count=count,
+            held_out=held_out,
+            seed=seed,
+            images_per_person=images_per_person,
+            workers=workers,
+        )
     except KeyboardInterrupt:
         _stop(f"interrupted; {out}.partial keeps what is done, and the same command goes on from there")
     print(f"{len(prepared)} faces in {out}" + (", finished before" if finished else ""))
@@ -141,6 +150,35 @@ def train(
     except KeyboardInterrupt:
         _stop(f"interrupted; {run} holds a checkpoint, and the same command goes on from there")
     print(f"trained: {run}")
+
+
+@app.command()
+def train_verifier(
+    prepared: Annotated[Path, typer.Argument(help="Set made by `facemodels synthesise`, with many persons.")],
+    out: Annotated[Path, typer.Option(help="File of weights to write.")] = Path("verifier.safetensors"),
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every face is seen.")] = 12,
+    seed: Annotated[int, typer.Option(help="Fixes weights and order.")] = 0,
+) -> None:
+    """Train a small network to tell rendered persons apart, for those who have no other verification network."""
+    import torch
+
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.data.synthetic import check_synthetic
+    from facemodels.networks.verification import save_small, train_small
+
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
+    faces = PreparedSet(prepared)
+    check_synthetic(faces)  # who is on a photo is for evaluation alone
+    persons = torch.tensor(faces.split("train")["person"][:])
+    if len(persons.unique()) < 2:
+        raise InputError(f"{prepared} shows fewer than two persons to train on; synthesise more faces")
+    try:
+        verifier = train_small(faces.faces("train").image, persons, epochs=epochs, seed=seed)
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was written")
+    save_small(verifier, out)
+    print(f"wrote {out}")
 
 
 @app.command()

@@ -42,7 +42,7 @@ FRONTAL_DEGREES = 15.0
 _BLOCK = 16  # samples made together; a block is always made whole, so that its numbers cannot depend on the request
 _CELLS = len(POSES) * len(LIGHTS)  # of FaceFactors a block is one face: its poses are rasterized once for all lights
 _SHARD = len(EXPRESSIONS) * _CELLS  # samples of a file, all of one person in FaceFactors
-_SOURCES = {"portraits": "synthetic", "facefactors": "facefactors", "wild": "wild"}
+_SOURCES: dict[Design, str] = {"portraits": "synthetic", "facefactors": "facefactors", "wild": "wild"}
 _LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 
 
@@ -85,7 +85,7 @@ def synthesise_set(
     held_out = (0.2 if factorial else 0.1) if held_out is None else held_out
     if not 0 <= held_out < 1:
         raise ValueError(f"synthesise_set: held_out must be at least 0 and below 1, got {held_out}")
-    if factorial and images_per_person == 4:
+    if factorial:
         images_per_person = _SHARD
     _check(design, max(count, 1), seed, 0, images_per_person, workers)
     persons = -(-count // images_per_person)
@@ -259,11 +259,21 @@ def factors_of(prepared: PreparedSet, split: str) -> list[FaceFactors]:
     Raises:
         InputError: The set is not synthetic.
     """
-    design = next((name for name, source in _SOURCES.items() if source == prepared.info.get("source")), None)
-    if design is None:
-        raise InputError(f"{prepared.path} holds photos; only of synthetic faces all factors are known")
+    design = check_synthetic(prepared)
     numbers = (int(name.rsplit("-", 1)[1]) for name in prepared.split(split)["name"])
     return [_factors(design, prepared.info["seed"], number, prepared.info["images_per_person"]) for number in numbers]
+
+
+def check_synthetic(prepared: PreparedSet) -> Design:
+    """The design of a synthetic set.
+
+    Raises:
+        InputError: The set holds photos.
+    """
+    for design, source in _SOURCES.items():
+        if source == prepared.info.get("source"):
+            return design
+    raise InputError(f"{prepared.path} holds photos; only of synthetic faces all factors are known")
 
 
 def _factors(design: Design, seed: int, number: int, images_per_person: int) -> FaceFactors:
