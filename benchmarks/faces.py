@@ -51,27 +51,29 @@ photos. Depths get twice as much."""
 
 _BATCH = 64
 _DETECTED = 1000  # photos on which the detector's own rotation is compared
-_PERSONS = 3000  # photos whose pairs the verification networks judge
+_PERSONS = 1500  # photos whose pairs the verification networks judge
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
-    parts: dict[str, Callable[[], Measures]] = {"model and rasteriser": _morphable, "speed": speed}
+    parts: dict[str, Callable[[], dict[str, Measures]]] = {
+        "model": lambda: {"model and rasteriser": _morphable()},
+        "speed": lambda: {"speed, one core": speed()},
+    }
     with tempfile.TemporaryDirectory() as folder:
         work = options.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        parts["FaceFactors"] = lambda: facefactors(work / "facefactors", options)
+        parts["facefactors"] = lambda: facefactors(work / "facefactors", options)
         if options.celeba is not None:
-            parts["CelebA"] = lambda: celeba(work / "celeba", options)
+            parts["celeba"] = lambda: {"CelebA": celeba(work / "celeba", options)}
         wanted = {name: part for name, part in parts.items() if not options.only or name in options.only}
         table: dict[str, Measures] = {}
-        for name, part in wanted.items():
-            print(f"\n{name}", flush=True)
-            table[name] = part()
-            for line in lines(table[name]):
-                print(line, flush=True)
+        for part in wanted.values():
+            for title, measures in part().items():
+                table[title] = measures
+                print("\n".join(["", title, *lines(measures)]), flush=True)
     _write(table, options.out)
     missed = [name for part in table.values() for name, (value, _, target) in part.items() if not passes(value, target)]
     print(f"\n{len(missed)} targets missed" + (f": {'; '.join(missed)}" if missed else "") + f"; wrote {options.out}")
@@ -151,7 +153,7 @@ def speed() -> Measures:
     }
 
 
-def facefactors(folder: Path, options: argparse.Namespace) -> Measures:
+def facefactors(folder: Path, options: argparse.Namespace) -> dict[str, Measures]:
     """Making FaceFactors, and fitting its held-out persons: from the detector's landmarks and from the true ones."""
     known = folder.exists()
     start = time.perf_counter()
@@ -173,7 +175,7 @@ def facefactors(folder: Path, options: argparse.Namespace) -> Measures:
     points = _landmarks(model, match, identity, expression, angles, framing)
     noise = torch.randn(points.shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 2.0])
     report = judge_fit(fit(points + NOISE * noise, model, match), rotation, identity, expression)
-    measures |= _fit_measures(report, f"true landmarks, {NOISE} px of noise", "<= 2")
+    parts = {f"FaceFactors, fits of true landmarks with {NOISE} px of noise": _fit_measures(report)}
     detector = _detector()
     if detector is not None:
         ahead = list(range(0, len(rows), 4))  # one light of the four
@@ -182,26 +184,26 @@ def facefactors(folder: Path, options: argparse.Namespace) -> Measures:
         measures["detector finds a face"] = (100 * len(seen) / len(ahead), "%", "")
         points = torch.from_numpy(np.stack([one for one in found if one is not None]))
         report = judge_fit(fit(points, model, match), rotation[seen], identity[seen], expression[seen])
-        measures |= _fit_measures(report, "detected landmarks", "<= 2")
+        parts["FaceFactors, fits of detected landmarks"] = _fit_measures(report)
     images = np.stack([np.asarray(row["image"]) for row in rows.select_columns(["image"])])
-    return measures | _verification(options, images, np.array([one.person for one in factors]))
+    measures |= _verification(options, images, np.array([one.person for one in factors]))
+    return {"FaceFactors": measures, **parts}
 
 
-def _fit_measures(report: FitReport, how: str, target: str) -> Measures:
+def _fit_measures(report: FitReport) -> Measures:
     measures: Measures = {
-        f"rotation error, {how}": (report.rotation, "degrees", target),
-        f"  without the turn all fits share, {how}": (report.steady_rotation, "degrees", ""),
-        f"  yaw correlation, {how}": (report.yaw_correlation, "", ""),
+        "rotation error, median": (report.rotation, "degrees", "<= 2"),
+        "  without the turn that all fits share": (report.steady_rotation, "degrees", ""),
+        "yaw correlation": (report.yaw_correlation, "", ""),
     }
     for what, found in (("expression", report.expression), ("identity", report.identity)):
         known = found[~np.isnan(found)]
-        measures[f"  {what} correlation, median of {len(known)} components, {how}"] = (float(np.median(known)), "", "")
-    named = zip(MorphableModel.procedural().expression_names, report.expression, strict=True)
-    measures |= {f"    {name}, {how}": (float(value), "", "") for name, value in named}
+        measures[f"{what} correlation, median of {len(known)} components"] = (float(np.median(known)), "", "")
     best = np.sort(np.nan_to_num(report.identity))[::-1]
     for count in (10, 30, 100):
-        measures[f"    the {count} best identity components, mean, {how}"] = (float(best[:count].mean()), "", "")
-    return measures
+        measures[f"  of the {count} identity components told best, mean"] = (float(best[:count].mean()), "", "")
+    named = zip(MorphableModel.procedural().expression_names, report.expression, strict=True)
+    return measures | {f"  {name}": (float(value), "", "") for name, value in named}
 
 
 def celeba(folder: Path, options: argparse.Namespace) -> Measures:

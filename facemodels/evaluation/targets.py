@@ -47,7 +47,7 @@ def person_auc(codes: Float[np.ndarray, "n features"], persons: Int[np.ndarray, 
     Raises:
         ValueError: No person has two faces, or there is only one person.
     """
-    codes = codes - codes.mean(axis=0) * centre
+    codes = codes.astype(np.float32) - codes.mean(axis=0, dtype=np.float32) * centre
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-12)
     above = np.triu_indices(len(unit), 1)
     same = (persons[:, None] == persons)[above]
