@@ -17,9 +17,9 @@ from facemodels.data.factors import (
     expose,
     sample_background,
     sample_framing,
-    sample_identity,
+    sample_person,
 )
-from facemodels.morphable.procedural import emotion_coefficients, limit_expression, sample_complexion
+from facemodels.morphable.procedural import emotion_coefficients, limit_expression
 from facemodels.rendering import light_from_direction
 
 PERSONS = 54
@@ -83,20 +83,20 @@ def cell_factors(seed: int, number: int) -> FaceFactors:
         ('neutral', True, False)
     """
     cell = Cell.of(number)
-    own = np.random.default_rng([seed, _PERSON, cell.person])
+    identity, complexion = sample_person(np.random.default_rng([seed, _PERSON, cell.person]))
     manner = np.random.default_rng([seed, _MANNER, number // (SHAPE[2] * SHAPE[3])])
     emotion = EXPRESSIONS[cell.expression]
     coefficients = emotion_coefficients(emotion)
     coefficients = limit_expression(coefficients + _STYLE * manner.standard_normal(len(coefficients)))
     return FaceFactors(
         person=cell.person,
-        identity=sample_identity(own),
+        identity=identity,
         emotion=emotion,
         expression=coefficients,
         angles=_angles(cell.pose),
         turned_angles=_angles(cell.turned),
         light=_lights()[cell.light],
-        complexion=sample_complexion(own),
+        complexion=complexion,
         background=sample_background(np.random.default_rng([seed, _BACKGROUND, number])),
         framing=sample_framing(np.random.default_rng([seed, _FRAMING, number // SHAPE[3]])),
     )

@@ -74,7 +74,7 @@ def sample_factors(seed: int, index: int, *, images_per_person: int = 4) -> Face
     """
     person = index // images_per_person
     own = np.random.default_rng([seed, 1, person])
-    identity, complexion = sample_identity(own), sample_complexion(own)
+    identity, complexion = sample_person(own)
     generator = np.random.default_rng([seed, 2, index])
     emotion, expression = sample_expression(generator)
     return FaceFactors(
@@ -113,6 +113,12 @@ def exchange(source: FaceFactors, target: FaceFactors, factor: str) -> FaceFacto
     if factor not in _EXCHANGED:
         raise ValueError(f"exchange: there is no factor {factor!r}; choose one of {', '.join(_EXCHANGED)}")
     return dataclasses.replace(source, **{name: getattr(target, name) for name in _EXCHANGED[factor]})
+
+
+def sample_person(generator: np.random.Generator) -> tuple[Array, Complexion]:
+    """Identity coefficients and colours of one person."""
+    identity = sample_identity(generator)
+    return identity, sample_complexion(generator)
 
 
 def sample_identity(generator: np.random.Generator) -> Array:
