@@ -13,6 +13,7 @@ import csv
 import datetime
 import importlib.util
 import json
+import math
 import os
 import platform
 import subprocess
@@ -198,7 +199,11 @@ def _fit_measures(report: FitReport) -> Measures:
     }
     for what, found in (("expression", report.expression), ("identity", report.identity)):
         known = found[~np.isnan(found)]
-        measures[f"{what} correlation, median of {len(known)} components"] = (float(np.median(known)), "", "")
+        measures[f"{what} correlation, median of {len(known)} components"] = (
+            float(np.median(known)) if len(known) else math.nan,
+            "",
+            "",
+        )
     best = np.sort(np.nan_to_num(report.identity))[::-1]
     for count in (10, 30, 100):
         measures[f"  of the {count} identity components told best, mean"] = (float(best[:count].mean()), "", "")
@@ -377,7 +382,12 @@ def _write(table: dict[str, Measures], out: Path) -> None:
         "torch": torch.__version__,
         "measures": {
             part: {
-                name.strip(): {"value": value, "unit": unit, "target": target, "reached": passes(value, target)}
+                name.strip(): {
+                    "value": None if math.isnan(value) else value,
+                    "unit": unit,
+                    "target": target,
+                    "reached": passes(value, target),
+                }
                 for name, (value, unit, target) in measures.items()
             }
             for part, measures in table.items()
