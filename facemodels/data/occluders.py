@@ -31,12 +31,14 @@ class Sight:
         skin: Colour of the lit face in [0, 1], shape `(3,)`.
         hair: Colour of the hair, shape `(3,)`.
         light: How bright a white surface is that looks at the camera.
+        bald: Whether no hair can fall over the face.
     """
 
     points: Array
     skin: Array
     hair: Array
     light: float
+    bald: bool = False
 
 
 @dataclass(frozen=True)

@@ -394,7 +394,9 @@ def _sight(factors: FaceFactors, picture: np.ndarray, mask: Tensor, landmarks: T
     inside = mask.numpy() > 0
     ahead = irradiance_basis(torch.tensor([0.0, 0.0, 1.0]).double()) @ torch.from_numpy(factors.light)
     skin = np.median(picture[inside], axis=0) if inside.any() else np.full(3, 0.5)
-    return Sight(landmarks.double().numpy(), skin, hair_colour(factors.complexion), float(ahead.clamp(0.3, 1.1)))
+    colours = factors.complexion
+    light = float(ahead.clamp(0.3, 1.1))
+    return Sight(landmarks.double().numpy(), skin, hair_colour(colours), light, bald=colours.bald > 0.5)
 
 
 def _coefficients(factors: Sequence[FaceFactors]) -> Sample:

@@ -127,7 +127,10 @@ def occlude(seed: int, index: int, image: Array, sight: Sight) -> tuple[Array, A
     if generator.random() >= _OCCLUDED:
         return image, np.ones(image.shape[:2]), ""
     number = 2 if generator.random() < 0.12 else 1
-    names = generator.choice(list(_SHARES), size=number, replace=False, p=list(_SHARES.values()))
+    shares = {name: share for name, share in _SHARES.items() if not (sight.bald and name == "hair")}
+    names = generator.choice(
+        list(shares), number, replace=False, p=np.array(list(shares.values())) / sum(shares.values())
+    )
     names = sorted(map(str, names), key=list(_SHARES).index)
     layers: list[Layer] = []
     for name in names:

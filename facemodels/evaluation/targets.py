@@ -134,18 +134,20 @@ def judge_fit(
         expression: True coefficients.
     """
     shared = nearest_rotation((rotation.mT @ fit.rotation).mean(0, keepdim=True))[0]
-    errors = [
-        torch.rad2deg(ours - true).median()
+    yaw, pitch, roll = (
+        float(torch.rad2deg(ours - true).median())
         for ours, true in zip(matrix_to_euler(fit.rotation), matrix_to_euler(rotation), strict=True)
-    ]
+    )
     yaws = torch.stack([matrix_to_euler(matrices)[0] for matrices in (fit.rotation, rotation)])
     return FitReport(
-        float(angle_between(fit.rotation, rotation).median()),
-        float(angle_between(fit.rotation @ shared.mT, rotation).median()),
-        *map(float, errors),
-        float(torch.corrcoef(yaws)[0, 1]),
-        correlations(fit.identity, identity),
-        correlations(fit.expression, expression),
+        rotation=float(angle_between(fit.rotation, rotation).median()),
+        steady_rotation=float(angle_between(fit.rotation @ shared.mT, rotation).median()),
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        yaw_correlation=float(torch.corrcoef(yaws)[0, 1]),
+        identity=correlations(fit.identity, identity),
+        expression=correlations(fit.expression, expression),
     )
 
 

@@ -1,5 +1,6 @@
 """FaceFactors: all combinations, with exact labels; and the wild, with everything at random."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from facemodels.data.factorial import EXPRESSIONS, LIGHTS, POSES, SHAPE, Cell, cell_factors
 from facemodels.data.occluders import OCCLUDERS, Sight, cover_image
 from facemodels.data.synthetic import FACEFACTORS, draw, factors_of, synthesise, synthesise_set
-from facemodels.data.wild import photograph, wild_factors
+from facemodels.data.wild import occlude, photograph, wild_factors
 from facemodels.errors import InputError
 from facemodels.morphable.procedural import emotion_coefficients
 from facemodels.rendering import irradiance_basis, matrix_to_euler
@@ -201,6 +202,13 @@ class TestOccluders:
             assert_allclose(image[seen == 1], 0.5)
             shares.append(1 - seen.mean())
         assert 0.002 < np.mean(shares) < 0.4
+
+    def test_no_hair_falls_from_a_bald_head(self, sight):
+        image = np.full((64, 64, 3), 0.5)
+        bald = dataclasses.replace(sight, bald=True)
+        for head, expected in ((sight, True), (bald, False)):
+            names = "+".join(occlude(0, number, image, head)[2] for number in range(60))
+            assert ("hair" in names) is expected and "glasses" in names
 
     def test_sunglasses_hide_the_eyes(self, sight):
         _, seen = cover_image(np.zeros((64, 64, 3)), OCCLUDERS["sunglasses"](sight, np.random.default_rng(0)))

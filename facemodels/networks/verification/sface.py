@@ -105,7 +105,8 @@ def _fill_statistics(layer: nn.Module, name: str, weights: dict[str, np.ndarray]
         _copy(getattr(layer, ours), weights[f"{name}_{theirs}"])
 
 
-def _copy(parameter: Tensor, value: np.ndarray) -> None:
+def _copy(parameter: Tensor | nn.Module, value: np.ndarray) -> None:
+    assert isinstance(parameter, Tensor)
     if parameter.numel() != value.size:
         raise ValueError(f"a weight has shape {value.shape} instead of {tuple(parameter.shape)}")
     parameter.copy_(torch.from_numpy(np.array(value, np.float32)).view_as(parameter))
