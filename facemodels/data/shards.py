@@ -21,7 +21,7 @@ from typing import Any
 import datasets
 import torch
 
-from facemodels.data.dataset import PreparedSet, check_new, finish_prepared, write_rows
+from facemodels.data.dataset import PreparedSet, check_new, write_rows
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
@@ -134,7 +134,15 @@ def _join(partial: Path, shards: int, morphable: MorphableModel, info: dict[str,
     table = datasets.concatenate_datasets(
         [datasets.Dataset.from_file(str(_path(partial, number))) for number in range(shards)]
     )
-    finish_prepared(whole, table, morphable, info)
+    shown = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        table.save_to_disk(str(whole))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    morphable.save(whole / "morphable.safetensors")
+    (whole / "preparation.json").write_text(json.dumps({"faces": len(table), **info}, indent=1) + "\n")
     whole.rename(out)
     del table  # it holds the shards open
     shutil.rmtree(partial)
