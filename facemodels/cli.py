@@ -57,16 +57,41 @@ def demo(
 @app.command()
 def synthesise(
     out: Annotated[Path, typer.Argument(help="Directory to write the prepared set to.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of faces.")] = 4000,
-    held_out: Annotated[float, typer.Option(min=0, max=0.9, help="Share kept for evaluation.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Fixes every face.")] = 0,
+    design: Annotated[
+        str,
+        typer.Option(help="facefactors: all combinations; wild: random, occluded, spoilt; portraits: random, clean."),
+    ] = "facefactors",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Number of faces; by default all 10,368 of FaceFactors, else 4000.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of the persons kept for evaluation.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every face.")] = 0,
+    images_per_person: Annotated[int, typer.Option(min=1, help="Faces of the same person, but in FaceFactors.")] = 4,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
-    """Render faces of the built-in morphable model with exact factors into a prepared set."""
-    from facemodels.data.synthetic import synthesise_set
+    """Render faces of the built-in model with exact factors; a run that was stopped goes on where it was."""
+    from facemodels.data.synthetic import DESIGNS, FACEFACTORS, synthesise_set
 
-    prepared = synthesise_set(out, count=count, held_out=held_out, seed=seed, workers=workers)
-    print(f"{len(prepared)} faces in {out}")
+    if design not in DESIGNS:
+        raise InputError(f"there is no design {design!r}; choose one of {', '.join(DESIGNS)}")
+    if design == "facefactors" and count is not None and count > FACEFACTORS:
+        raise InputError(f"FaceFactors has {FACEFACTORS} faces, not {count}; the designs wild and portraits have any")
+    finished = out.exists()
+    try:
+        prepared = synthesise_set(
+            out,
+            design=design,
+            count=count,
+            held_out=held_out,
+            seed=seed,
+            images_per_person=images_per_person,
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out}.partial keeps what is done, and the same command goes on from there")
+    print(f"{len(prepared)} faces in {out}" + (", finished before" if finished else ""))
 
 
 @app.command()
@@ -125,6 +150,35 @@ def train(
     except KeyboardInterrupt:
         _stop(f"interrupted; {run} holds a checkpoint, and the same command goes on from there")
     print(f"trained: {run}")
+
+
+@app.command()
+def train_verifier(
+    prepared: Annotated[Path, typer.Argument(help="Set made by `facemodels synthesise`, with many persons.")],
+    out: Annotated[Path, typer.Option(help="File of weights to write.")] = Path("verifier.safetensors"),
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every face is seen.")] = 12,
+    seed: Annotated[int, typer.Option(help="Fixes weights and order.")] = 0,
+) -> None:
+    """Train a small network to tell rendered persons apart, for those who have no other verification network."""
+    import torch
+
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.data.synthetic import check_synthetic
+    from facemodels.networks.verification import save_small, train_small
+
+    if not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
+    faces = PreparedSet(prepared)
+    check_synthetic(faces)  # who is on a photo is for evaluation alone
+    persons = torch.tensor(faces.split("train")["person"][:])
+    if len(persons.unique()) < 2:
+        raise InputError(f"{prepared} shows fewer than two persons to train on; synthesise more faces")
+    try:
+        verifier = train_small(faces.faces("train").image, persons, epochs=epochs, seed=seed)
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was written")
+    save_small(verifier, out)
+    print(f"wrote {out}")
 
 
 @app.command()

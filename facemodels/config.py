@@ -14,6 +14,9 @@ from facemodels.errors import InputError
 SIZE = 64
 """Height and width of a crop in pixels [P]."""
 
+FIVE_POINTS = ((22.675, 31.6), (41.75, 31.55), (32.2, 41.8), (23.95, 52.05), (40.6, 52.05))
+"""Where the eyes' centres, the nose tip and the mouth's corners lie in a crop of 64x64 pixels: x and y, left first."""
+
 LIGHT = 9
 """Spherical-harmonic coefficients of a light, and the size of its code [P]."""
 

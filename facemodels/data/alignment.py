@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
-from facemodels.config import SIZE
+from facemodels.config import FIVE_POINTS, SIZE
 from facemodels.errors import InputError
 from facemodels.fitting.landmarks import LandmarkDetector, Landmarks
 
-TEMPLATE = np.array([[22.675, 31.6], [41.75, 31.55], [32.2, 41.8], [23.95, 52.05], [40.6, 52.05]])
+TEMPLATE = np.array(FIVE_POINTS)
 """Where the eyes' centres, the nose tip and the mouth's corners lie in the 64x64 crop, in pixels."""
 
 MIN_SIDE, MAX_PIXELS = 16, 200_000_000

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from facemodels.config import SIZE
 from facemodels.morphable import MorphableModel
@@ -72,20 +74,20 @@ def sample_factors(seed: int, index: int, *, images_per_person: int = 4) -> Face
     """
     person = index // images_per_person
     own = np.random.default_rng([seed, 1, person])
-    identity, complexion = _sample_identity(own), sample_complexion(own)
+    identity, complexion = sample_person(own)
     generator = np.random.default_rng([seed, 2, index])
-    emotion, expression = _sample_expression(generator)
+    emotion, expression = sample_expression(generator)
     return FaceFactors(
         person=person,
         identity=identity,
         emotion=emotion,
         expression=expression,
-        angles=_sample_angles(generator),
-        turned_angles=_sample_angles(generator),
-        light=_sample_light(generator),
+        angles=sample_angles(generator),
+        turned_angles=sample_angles(generator),
+        light=sample_light(generator),
         complexion=complexion,
-        background=_sample_background(generator),
-        framing=generator.standard_normal(3) * [0.4, 0.4, 0.012],
+        background=sample_background(generator),
+        framing=sample_framing(generator),
     )
 
 
@@ -113,7 +115,13 @@ def exchange(source: FaceFactors, target: FaceFactors, factor: str) -> FaceFacto
     return dataclasses.replace(source, **{name: getattr(target, name) for name in _EXCHANGED[factor]})
 
 
-def _sample_identity(generator: np.random.Generator) -> Array:
+def sample_person(generator: np.random.Generator) -> tuple[Array, Complexion]:
+    """Identity coefficients and colours of one person."""
+    identity = sample_identity(generator)
+    return identity, sample_complexion(generator)
+
+
+def sample_identity(generator: np.random.Generator) -> Array:
     """Standard normal, cut off at `_IDENTITY_LIMIT`."""
     identity = generator.standard_normal(MorphableModel.procedural().n_identity)
     while (beyond := np.abs(identity) > _IDENTITY_LIMIT).any():
@@ -121,7 +129,7 @@ def _sample_identity(generator: np.random.Generator) -> Array:
     return identity
 
 
-def _sample_expression(generator: np.random.Generator) -> tuple[str, Array]:
+def sample_expression(generator: np.random.Generator) -> tuple[str, Array]:
     """An emotion of some intensity, with jitter on every action and now and then a blink."""
     names = list(EMOTIONS)
     rest = (1 - sum(_EMOTION_SHARES.values())) / (len(names) - len(_EMOTION_SHARES))
@@ -136,13 +144,13 @@ def _sample_expression(generator: np.random.Generator) -> tuple[str, Array]:
     return emotion, limit_expression(coefficients)
 
 
-def _sample_angles(generator: np.random.Generator) -> Array:
+def sample_angles(generator: np.random.Generator) -> Array:
     """Yaw, pitch and roll in radians."""
     yaw, pitch, roll = generator.standard_normal(3) * [_YAW_SD, _PITCH_SD, _ROLL_SD]
     return np.deg2rad([np.clip(yaw, -_YAW_LIMIT, _YAW_LIMIT), np.clip(pitch, -_PITCH_LIMIT, _PITCH_LIMIT), roll])
 
 
-def _sample_light(generator: np.random.Generator) -> Array:
+def sample_light(generator: np.random.Generator) -> Array:
     """A main lamp, a weak second one and an even part, with the exposure set for the front of the face."""
     azimuth = np.deg2rad(np.clip(42 * generator.standard_normal(), -90, 90))
     elevation = np.deg2rad(generator.uniform(-5, 58))
@@ -154,12 +162,21 @@ def _sample_light(generator: np.random.Generator) -> Array:
         strength=torch.tensor([strength, second], dtype=torch.float64),
         ambient=torch.tensor([generator.uniform(0.28, 0.6), 0.0], dtype=torch.float64),
     ).sum(dim=0)
+    return expose(light, generator.uniform(0.75, 1.05))
+
+
+def sample_framing(generator: np.random.Generator) -> Array:
+    """By how much a crop misses the template, as the landmarks of a detector make it: see `FaceFactors.framing`."""
+    return generator.standard_normal(3) * [0.4, 0.4, 0.012]
+
+
+def expose(light: Float[Tensor, "9"], shading: float) -> Array:
+    """The light, scaled to give the front of a face this mean shading."""
     looks = torch.tensor([[0, 0, 1.0], [0.5, 0, 0.866], [-0.5, 0, 0.866], [0, 0.5, 0.866], [0, -0.5, 0.866]])
-    exposure = (irradiance_basis(looks.double()) @ light).mean()
-    return (light * generator.uniform(0.75, 1.05) / exposure).numpy()
+    return (light * shading / (irradiance_basis(looks.to(light)) @ light).mean()).numpy()
 
 
-def _sample_background(generator: np.random.Generator) -> Array:
+def sample_background(generator: np.random.Generator) -> Array:
     """A gradient with blotches and a few soft shapes, mostly of weak colours, shape (64, 64, 3)."""
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     first, turn = generator.random(3), generator.random() * 2 * np.pi

@@ -1,7 +1,8 @@
 """Pictures of procedural heads with their hair and colours, beside the normals and mask of the face."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from facemodels.config import SIZE
 from facemodels.morphable import MorphableModel
 from facemodels.morphable.procedural import Complexion, albedo_model, hair_triangles, long_hair, mean_head
 from facemodels.rendering import interpolate, project_weak_perspective, rasterize, shade, vertex_normals
@@ -35,6 +37,11 @@ class Heads:
     albedo: Tensor
     triangles: Tensor
     face: Tensor
+
+    def repeat(self, count: int) -> "Heads":
+        """The same head so many times, for as many cameras."""
+        many = {name: getattr(self, name).expand(count, -1, -1) for name in ("vertices", "normals", "albedo")}
+        return replace(self, **many)
 
 
 def build_heads(
@@ -69,6 +76,75 @@ def build_heads(
     )
 
 
+@dataclass(frozen=True)
+class View:
+    """Heads seen by a camera, not lit yet, at `SUPERSAMPLING` samples a pixel each way.
+
+    Attributes:
+        normal: In the camera frame, unit length where a head is, shape `(n, 3, fine, fine)`.
+        albedo: Shape `(n, 3, fine, fine)`.
+        covered: One where a head is, shape `(n, 1, fine, fine)`.
+        face: One where the face proper is, shape `(n, 1, fine, fine)`.
+    """
+
+    normal: Tensor
+    albedo: Tensor
+    covered: Tensor
+    face: Tensor
+
+    def __getitem__(self, index: Any) -> "View":
+        """Some of the views; a repeated number repeats its view, to be lit in another way."""
+        return View(**{name: value[index] for name, value in vars(self).items()})
+
+
+def view_heads(
+    heads: Heads,
+    rotation: Float[Tensor, "n 3 3"],
+    scale: Float[Tensor, "n"],
+    shift: Float[Tensor, "n 2"],
+    size: int = SIZE,
+) -> View:
+    """Rasterize heads: all that does not depend on light and background.
+
+    Args:
+        heads: From `build_heads`.
+        rotation: From the face frame to the camera frame, shape `(n, 3, 3)`.
+        scale: Pixels per mm, shape `(n,)`.
+        shift: Where the face frame's origin lands, in pixels, shape `(n, 2)`.
+        size: Side of the image in pixels.
+    """
+    screen = project_weak_perspective(heads.vertices, rotation, SUPERSAMPLING * scale, SUPERSAMPLING * shift)
+    fragments = rasterize(screen, heads.triangles, SUPERSAMPLING * size)
+    attributes = torch.cat([heads.normals @ rotation.transpose(-1, -2), heads.albedo], dim=2)
+    seen = interpolate(attributes, heads.triangles, fragments)
+    covered = fragments.covered[:, None].float()
+    face = covered * heads.face[fragments.triangle.clamp_min(0)][:, None]
+    return View(_unit(seen[:, :3]), seen[:, 3:], covered, face)
+
+
+def light_view(
+    view: View, light: Float[Tensor, "n 9"], background: Float[Tensor, "n 3 size size"]
+) -> Float[Tensor, "n 3 size size"]:
+    """The image: albedo times shading, between 0 and 1, so that the light explains it exactly but for that clipping.
+
+    Args:
+        view: From `view_heads`.
+        light: Spherical-harmonic coefficients, shape `(n, 9)`.
+        background: Shape `(n, 3, size, size)`.
+    """
+    inside = (view.normal[:, 2:] < 0) & (view.face == 0)
+    shading = shade(torch.where(inside, -view.normal, view.normal), light).clamp_min(0)
+    shading = torch.where(inside, _INSIDE_HAIR * shading, shading)
+    image = avg_pool2d((view.albedo * shading).clamp(0, 1) * view.covered, SUPERSAMPLING)
+    return (image + (1 - avg_pool2d(view.covered, SUPERSAMPLING)) * background).clamp(0, 1)
+
+
+def face_geometry(view: View) -> tuple[Float[Tensor, "n 3 size size"], Float[Tensor, "n 1 size size"]]:
+    """Normals of the face proper in the camera frame, zero outside, and its mask of zeros and ones."""
+    mask = (avg_pool2d(view.face, SUPERSAMPLING) >= 0.5).float()
+    return _unit(avg_pool2d(view.normal * view.face, SUPERSAMPLING)) * mask, mask
+
+
 def draw_heads(
     heads: Heads,
     rotation: Float[Tensor, "n 3 3"],
@@ -77,36 +153,9 @@ def draw_heads(
     light: Float[Tensor, "n 9"],
     background: Float[Tensor, "n 3 size size"],
 ) -> tuple[Float[Tensor, "n 3 size size"], Float[Tensor, "n 3 size size"], Float[Tensor, "n 1 size size"]]:
-    """Draw heads in front of a background, with several samples a pixel.
-
-    The image is albedo times shading, between 0 and 1: the light explains the picture exactly, but for that clipping.
-
-    Args:
-        heads: From `build_heads`.
-        rotation: From the face frame to the camera frame, shape `(n, 3, 3)`.
-        scale: Pixels per mm, shape `(n,)`.
-        shift: Where the face frame's origin lands, in pixels, shape `(n, 2)`.
-        light: Spherical-harmonic coefficients, shape `(n, 9)`.
-        background: Shape `(n, 3, size, size)`.
-
-    Returns:
-        Image; normals of the face proper in the camera frame, zero outside; and its mask of zeros and ones.
-    """
-    size, fine = background.shape[-1], SUPERSAMPLING
-    screen = project_weak_perspective(heads.vertices, rotation, fine * scale, fine * shift)
-    fragments = rasterize(screen, heads.triangles, fine * size)
-    attributes = torch.cat([heads.normals @ rotation.transpose(-1, -2), heads.albedo], dim=2)
-    seen = interpolate(attributes, heads.triangles, fragments)
-    covered = fragments.covered[:, None].float()
-    face = covered * heads.face[fragments.triangle.clamp_min(0)][:, None]
-    normal = _unit(seen[:, :3])
-    inside = (normal[:, 2:] < 0) & (face == 0)
-    shading = shade(torch.where(inside, -normal, normal), light).clamp_min(0)
-    shading = torch.where(inside, _INSIDE_HAIR * shading, shading)
-    image = avg_pool2d((seen[:, 3:] * shading).clamp(0, 1) * covered, fine)
-    image = image + (1 - avg_pool2d(covered, fine)) * background
-    mask = (avg_pool2d(face, fine) >= 0.5).float()
-    return image.clamp(0, 1), _unit(avg_pool2d(normal * face, fine)) * mask, mask
+    """Image, normals and mask of heads in front of a background: `view_heads`, `light_view` and `face_geometry`."""
+    view = view_heads(heads, rotation, scale, shift, background.shape[-1])
+    return light_view(view, light, background), *face_geometry(view)
 
 
 def _unit(normals: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """Synthetic faces with exact factors: identity, expression, pose, light, colours and background.
 
-Each sample depends only on the seed and its number, not on how many are made, where, or in which order.
+Three designs: `portraits` (factors drawn as photos have them), `facefactors` (every person with every expression in
+every pose under every light) and `wild` (everything at random, with occluders and what a camera adds). Each sample
+depends only on the design, the seed and its number, not on how many are made, where, or in which order.
 """
 
-import multiprocessing
+import itertools
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,76 +17,100 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facemodels.data.alignment import TEMPLATE, similarity
-from facemodels.data.dataset import PreparedSet, check_new, write_prepared
+from facemodels.data.dataset import PreparedSet
+from facemodels.data.factorial import EXPRESSIONS, LIGHTS, PERSONS, POSES, SHAPE, Cell, cell_factors
 from facemodels.data.factors import FaceFactors, sample_factors
-from facemodels.data.portrait import build_heads, draw_heads
+from facemodels.data.occluders import Sight
+from facemodels.data.portrait import build_heads, draw_heads, face_geometry, light_view, view_heads
+from facemodels.data.shards import worker_pool, write_shards
+from facemodels.data.wild import occlude, photograph, wild_factors
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
-from facemodels.progress import progress_bar
-from facemodels.rendering import euler_to_matrix, matrix_to_euler
+from facemodels.morphable.procedural import hair_colour
+from facemodels.rendering import euler_to_matrix, irradiance_basis, matrix_to_euler, project_weak_perspective
 
 Sample = dict[str, Any]
+Design = Literal["portraits", "facefactors", "wild"]
+
+DESIGNS: tuple[Design, ...] = ("facefactors", "wild", "portraits")
+FACEFACTORS = int(np.prod(SHAPE))
+"""Images of FaceFactors: 54 x 6 x 8 x 4 = 10,368."""
 
 FRONTAL_DEGREES = 15.0
 """Largest yaw and pitch of a near-frontal face."""
 
-_SOURCE = "synthetic"
 _BLOCK = 16  # samples made together; a block is always made whole, so that its numbers cannot depend on the request
+_CELLS = len(POSES) * len(LIGHTS)  # of FaceFactors a block is one face: its poses are rasterized once for all lights
+_SHARD = len(EXPRESSIONS) * _CELLS  # samples of a file, all of one person in FaceFactors
+_SOURCES: dict[Design, str] = {"portraits": "synthetic", "facefactors": "facefactors", "wild": "wild"}
 _LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 
 
 def synthesise_set(
     out: str | os.PathLike[str],
     *,
-    count: int = 4000,
-    held_out: float = 0.1,
+    design: Design = "portraits",
+    count: int | None = None,
+    held_out: float | None = None,
     seed: int = 0,
     images_per_person: int = 4,
     workers: int = 1,
 ) -> PreparedSet:
-    """Write synthetic faces as a prepared set, with a progress bar.
+    """Write synthetic faces as a prepared set, with a progress bar; a run that was killed goes on where it was.
 
     Nobody is in both splits: the last persons are held out.
 
     Args:
-        out: Directory to make; must not exist.
-        count: Number of faces.
-        held_out: Share of the persons in the split `test`.
+        out: Directory to make. A finished set of the same settings is opened and left as it is.
+        design: What to show: "portraits", "facefactors" or "wild".
+        count: Number of faces; by default all 10,368 of FaceFactors, else 4000. A smaller FaceFactors has its first.
+        held_out: Share of the persons in the split `test`; by default 0.2 of FaceFactors (11 persons), else 0.1.
         seed: Fixes every face.
-        images_per_person: Faces of the same person, in other expressions, poses and lights.
+        images_per_person: Faces of the same person, in other expressions, poses and lights; FaceFactors has 192.
         workers: Processes to use.
 
     Returns:
-        The set, opened.
+        The set, opened. Besides the columns of every prepared set it has `person` and `emotion`; FaceFactors also
+        `expression_index`, `pose_index` and `light_index`, whose meaning `info["factors"]` gives; the wild has
+        `occluder` and `visible`, the share of the face that is not hidden.
 
     Raises:
-        InputError: `out` exists.
-        ValueError: A number is negative, or `held_out` is not between 0 and 1.
+        InputError: `out` exists or was begun with other settings, or the disk is full.
+        ValueError: There is no such design, or a number is out of range.
     """
+    if design not in DESIGNS:
+        raise ValueError(f"synthesise_set: there is no design {design!r}; choose one of {', '.join(DESIGNS)}")
+    factorial = design == "facefactors"
+    count = (FACEFACTORS if factorial else 4000) if count is None else count
+    held_out = (0.2 if factorial else 0.1) if held_out is None else held_out
     if not 0 <= held_out < 1:
         raise ValueError(f"synthesise_set: held_out must be at least 0 and below 1, got {held_out}")
-    check_new(out)
-    samples = synthesise(count, seed, images_per_person=images_per_person, workers=workers)
+    if factorial:
+        images_per_person = _SHARD
+    _check(design, max(count, 1), seed, 0, images_per_person, workers)
     persons = -(-count // images_per_person)
-    first_held_out = persons - round(held_out * persons)
-    rows = (
-        {**sample, "split": "test" if sample["person"] >= first_held_out else "train"}
-        for sample in progress_bar(samples, "rendering faces", total=count, unit="face")
-    )
     info = {
-        "source": _SOURCE,
+        "source": _SOURCES[design],
         "count": count,
         "held_out": held_out,
         "seed": seed,
         "images_per_person": images_per_person,
     }
-    return write_prepared(out, rows, MorphableModel.procedural(), info)
+    if factorial:
+        info["factors"] = {"persons": PERSONS, "expressions": list(EXPRESSIONS)} | {
+            "poses": [list(pose) for pose in POSES],
+            "lights": {name: list(where) for name, where in LIGHTS.items()},
+        }
+    make = partial(_shard, design, count, seed, images_per_person, persons - round(held_out * persons))
+    model = MorphableModel.procedural()
+    return write_shards(out, make, -(-count // _SHARD), model, info, total=count, workers=workers)
 
 
 def synthesise(
-    count: int,
+    count: int | None,
     seed: int = 0,
     *,
+    design: Design = "portraits",
     start: int = 0,
     images_per_person: int = 4,
     workers: int = 1,
@@ -94,8 +119,9 @@ def synthesise(
     """Make synthetic faces of `MorphableModel.procedural()`, one after the other in the order of their numbers.
 
     Args:
-        count: Size of the set.
+        count: Size of the set; None makes new faces for ever, a stream to train from.
         seed: Seed of the set.
+        design: What to show: "portraits", "facefactors" (at most 10,368) or "wild".
         start: First sample to make; those before it are left out, which resumes an interrupted run.
         images_per_person: Neighbouring samples that show the same person, in other expressions, poses and lights.
         workers: Processes to use. With more than one, the calling script needs `if __name__ == "__main__":`.
@@ -106,23 +132,38 @@ def synthesise(
         within 15 degrees), `image (64, 64, 3)` uint8, `normals (64, 64, 3)` int8 (127 is length 1; in the camera frame,
         zero outside the mask), `mask (64, 64)` uint8 (255 on the face proper), `rotation (9,)`, `identity (157,)`,
         `expression (28,)` and `light (9,)` float32, and of a second view of the same face under the same light
-        `turned_rotation`, `turned_normals`, `turned_mask` and `turned_image`.
+        `turned_rotation`, `turned_normals`, `turned_mask` and, of portraits, `turned_image`. FaceFactors adds
+        `expression_index`, `pose_index` and `light_index`; the wild adds `occluder` (names joined by "+", or empty)
+        and `visible` (share of the face that is not hidden); its mask and normals leave out what is.
 
     Raises:
-        ValueError: A number is negative, or `images_per_person` or `workers` is below 1.
+        ValueError: There is no such design, or a number is out of range.
 
     Example:
         >>> sample = next(synthesise(1))
         >>> sample["name"], sample["image"].shape, sample["identity"].shape
         ('synthetic-0-000000', (64, 64, 3), (157,))
+        >>> import itertools
+        >>> [sample["name"] for sample in itertools.islice(synthesise(None, design="wild"), 2)]
+        ['wild-0-000000', 'wild-0-000001']
     """
-    if count < 0 or seed < 0 or start < 0:
+    if design == "facefactors" and count is None:
+        count = FACEFACTORS
+    _check(design, count, seed, start, images_per_person, workers)
+    return _synthesise(design, count, seed, start, images_per_person, workers, progress)
+
+
+def _check(design: str, count: int | None, seed: int, start: int, images_per_person: int, workers: int) -> None:
+    if design not in DESIGNS:
+        raise ValueError(f"synthesise: there is no design {design!r}; choose one of {', '.join(DESIGNS)}")
+    if (count or 0) < 0 or seed < 0 or start < 0:
         raise ValueError(f"synthesise: count, seed and start must not be negative, got {count}, {seed} and {start}")
     if images_per_person < 1 or workers < 1:
         raise ValueError(
             f"synthesise: images_per_person and workers must be at least 1, got {images_per_person} and {workers}"
         )
-    return _synthesise(count, seed, start, images_per_person, workers, progress)
+    if design == "facefactors" and (count or 0) > FACEFACTORS:
+        raise ValueError(f"synthesise: FaceFactors has {FACEFACTORS} images, got count {count}")
 
 
 def aligned_camera(
@@ -158,45 +199,58 @@ def aligned_camera(
 
 
 def _synthesise(
-    count: int,
+    design: Design,
+    count: int | None,
     seed: int,
     start: int,
     images_per_person: int,
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Sample]:
-    blocks = range(start // _BLOCK, -(-count // _BLOCK)) if start < count else range(0)
-    for block, samples in zip(blocks, _blocks(blocks, seed, images_per_person, workers), strict=True):
-        for index, sample in enumerate(samples, start=block * _BLOCK):
-            if start <= index < count:
-                if progress:
-                    progress(index + 1)
-                yield sample
-
-
-def _blocks(blocks: range, seed: int, images_per_person: int, workers: int) -> Iterator[list[Sample]]:
-    if workers == 1 or len(blocks) < 2:
-        for block in blocks:
-            yield _make_block(block, seed, images_per_person)
+    size = _block_size(design)
+    if count is not None and start >= count:
         return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    first = start // size
+    blocks = itertools.count(first) if count is None else range(first, -(-count // size))
+    make = partial(_make_block, design, seed, images_per_person)
+    samples = itertools.chain.from_iterable(_ahead(make, blocks, workers))
+    for index, sample in enumerate(itertools.islice(samples, start - first * size, None), start=start):
+        if index == count:
+            return
+        if progress:
+            progress(index + 1)
+        yield sample
+
+
+def _block_size(design: Design) -> int:
+    return _CELLS if design == "facefactors" else _BLOCK
+
+
+def _ahead(make: Callable[[int], list[Sample]], blocks: Iterable[int], workers: int) -> Iterator[list[Sample]]:
+    """Blocks in their order; few are made ahead of the reader, so that a slow reader does not fill the memory."""
+    if workers == 1:
+        yield from map(make, blocks)
+        return
+    pool = worker_pool(workers)
     try:
-        # Few blocks ahead of the reader, so that a slow reader does not fill the memory.
         waiting = []
         for block in blocks:
-            waiting.append(executor.submit(_make_block, block, seed, images_per_person))
+            waiting.append(pool.submit(make, block))
             if len(waiting) > 2 * workers:
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which then stops its workers
-    torch.set_num_threads(1)
+def _shard(design: Design, count: int, seed: int, images_per_person: int, held_out: int, number: int) -> list[Sample]:
+    """Rows of one file of a set; persons from `held_out` on are its test split."""
+    size = _block_size(design)
+    blocks = range(number * _SHARD // size, -(-min((number + 1) * _SHARD, count) // size))
+    samples = [sample for block in blocks for sample in _make_block(design, seed, images_per_person, block)]
+    samples = samples[: count - number * _SHARD]
+    return [{**sample, "split": "test" if sample["person"] >= held_out else "train"} for sample in samples]
 
 
 def factors_of(prepared: PreparedSet, split: str) -> list[FaceFactors]:
@@ -205,11 +259,27 @@ def factors_of(prepared: PreparedSet, split: str) -> list[FaceFactors]:
     Raises:
         InputError: The set is not synthetic.
     """
-    if prepared.info.get("source") != _SOURCE:
-        raise InputError(f"{prepared.path} holds photos; only of synthetic faces all factors are known")
-    seed, images_per_person = prepared.info["seed"], prepared.info["images_per_person"]
+    design = check_synthetic(prepared)
     numbers = (int(name.rsplit("-", 1)[1]) for name in prepared.split(split)["name"])
-    return [sample_factors(seed, number, images_per_person=images_per_person) for number in numbers]
+    return [_factors(design, prepared.info["seed"], number, prepared.info["images_per_person"]) for number in numbers]
+
+
+def check_synthetic(prepared: PreparedSet) -> Design:
+    """The design of a synthetic set.
+
+    Raises:
+        InputError: The set holds photos.
+    """
+    for design, source in _SOURCES.items():
+        if source == prepared.info.get("source"):
+            return design
+    raise InputError(f"{prepared.path} holds photos; only of synthetic faces all factors are known")
+
+
+def _factors(design: Design, seed: int, number: int, images_per_person: int) -> FaceFactors:
+    if design == "facefactors":
+        return cell_factors(seed, number)
+    return (wild_factors if design == "wild" else sample_factors)(seed, number, images_per_person=images_per_person)
 
 
 @torch.no_grad()
@@ -218,10 +288,9 @@ def draw(factors: Sequence[FaceFactors]) -> tuple[Float[Tensor, "n 3 64 64"], Fl
     images, masks = [], []
     for start in range(0, len(factors), _BLOCK):
         some = factors[start : start + _BLOCK]
-        heads = build_heads(_stack(some, "identity"), _stack(some, "expression"), [one.complexion for one in some])
+        heads = build_heads(_stack(some, "identity"), _stack(some, "expression"), _complexions(some))
         camera = aligned_camera(heads.vertices, _stack(some, "angles"), _stack(some, "framing"))
-        background = _stack(some, "background").permute(0, 3, 1, 2)
-        image, _, mask = draw_heads(heads, *camera, _stack(some, "light"), background)
+        image, _, mask = draw_heads(heads, *camera, _stack(some, "light"), _backgrounds(some))
         images.append(image)
         masks.append(mask)
     return torch.cat(images), torch.cat(masks)
@@ -232,31 +301,123 @@ def _stack(factors: Sequence[FaceFactors], name: str) -> Tensor:
 
 
 @torch.no_grad()
-def _make_block(block: int, seed: int, images_per_person: int) -> list[Sample]:
-    numbers = range(block * _BLOCK, (block + 1) * _BLOCK)
-    factors = [sample_factors(seed, index, images_per_person=images_per_person) for index in numbers]
-    identity, expression, light, framing = (
-        _stack(factors, name) for name in ("identity", "expression", "light", "framing")
-    )
-    background = _stack(factors, "background").permute(0, 3, 1, 2)
-    heads = build_heads(identity, expression, [one.complexion for one in factors])
-    arrays = {"identity": identity, "expression": expression, "light": light}
-    for prefix, angles in (("", _stack(factors, "angles")), ("turned_", _stack(factors, "turned_angles"))):
-        rotation, scale, shift = aligned_camera(heads.vertices, angles, framing)
-        image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
-        arrays[f"{prefix}rotation"] = rotation.flatten(1)
-        arrays[f"{prefix}image"] = (255 * image).round().byte().permute(0, 2, 3, 1)
-        arrays[f"{prefix}normals"] = (127 * normals).round().to(torch.int8).permute(0, 2, 3, 1)
-        arrays[f"{prefix}mask"] = (255 * mask[:, 0]).byte()
+def _make_block(design: Design, seed: int, images_per_person: int, block: int) -> list[Sample]:
+    size = _block_size(design)
+    numbers = range(block * size, (block + 1) * size)
+    factors = [_factors(design, seed, index, images_per_person) for index in numbers]
+    make = {"portraits": _portraits, "facefactors": _cells, "wild": _wild}[design]
+    arrays = make(seed, numbers, factors)
     yaw, pitch, _ = matrix_to_euler(arrays["rotation"].unflatten(1, (3, 3)))
     frontal = torch.maximum(yaw.abs(), pitch.abs()) <= np.deg2rad(FRONTAL_DEGREES)
+    columns = {
+        name: values.contiguous().numpy() if isinstance(values, Tensor) else np.array(values)
+        for name, values in arrays.items()
+    }
     return [
         {
-            "name": f"synthetic-{seed}-{index:06d}",
+            "name": f"{_SOURCES[design]}-{seed}-{index:06d}",
             "person": one.person,
             "emotion": one.emotion,
             "frontal": bool(frontal[k]),
-            **{name: values[k].contiguous().numpy().copy() for name, values in arrays.items()},
+            **{name: values[k].copy() if values[k].ndim else values[k].item() for name, values in columns.items()},
         }
         for k, (index, one) in enumerate(zip(numbers, factors, strict=True))
     ]
+
+
+def _portraits(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
+    """Columns of a block of portraits."""
+    heads = build_heads(_stack(factors, "identity"), _stack(factors, "expression"), _complexions(factors))
+    light, background = _stack(factors, "light"), _backgrounds(factors)
+    columns = _coefficients(factors)
+    for prefix in ("", "turned_"):
+        rotation, scale, shift = aligned_camera(
+            heads.vertices, _stack(factors, f"{prefix}angles"), _stack(factors, "framing")
+        )
+        image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
+        columns |= _geometry(prefix, rotation, normals, mask)
+        columns[f"{prefix}image"] = _bytes(image)
+    return columns
+
+
+def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
+    """Columns of a block of FaceFactors: one face, rasterized once in each pose and lit in every way."""
+    cells = [Cell.of(number) for number in numbers]
+    pose = torch.tensor([cell.pose for cell in cells])
+    first = factors[:: len(LIGHTS)]  # one for each pose
+    heads = build_heads(_stack(first[:1], "identity"), _stack(first[:1], "expression"), _complexions(first[:1]))
+    heads = heads.repeat(len(first))
+    rotation, scale, shift = aligned_camera(heads.vertices, _stack(first, "angles"), _stack(first, "framing"))
+    view = view_heads(heads, rotation, scale, shift)
+    normals, mask = face_geometry(view)
+    light, background = _stack(factors, "light"), _backgrounds(factors)
+    parts = [light_view(view[pose[some]], light[some], background[some]) for some in torch.arange(_CELLS).split(_BLOCK)]
+    turned = torch.tensor([cell.turned for cell in cells])
+    return {
+        **_coefficients(factors),
+        **_geometry("", rotation[pose], normals[pose], mask[pose]),
+        **_geometry("turned_", rotation[turned], normals[turned], mask[turned]),
+        "image": _bytes(torch.cat(parts)),
+        "expression_index": [cell.expression for cell in cells],
+        "pose_index": [cell.pose for cell in cells],
+        "light_index": [cell.light for cell in cells],
+    }
+
+
+def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
+    """Columns of a block in the wild."""
+    heads = build_heads(_stack(factors, "identity"), _stack(factors, "expression"), _complexions(factors))
+    framing = _stack(factors, "framing")
+    camera = aligned_camera(heads.vertices, _stack(factors, "angles"), framing)
+    image, normals, mask = draw_heads(heads, *camera, _stack(factors, "light"), _backgrounds(factors))
+    turned = aligned_camera(heads.vertices, _stack(factors, "turned_angles"), framing)
+    landmarks = project_weak_perspective(heads.vertices[:, MorphableModel.procedural().landmarks], *camera)[..., :2]
+    images, seen, occluders = [], [], []
+    for k, number in enumerate(numbers):
+        picture = image[k].permute(1, 2, 0).double().numpy()
+        hidden, clear, occluder = occlude(seed, number, picture, _sight(factors[k], picture, mask[k, 0], landmarks[k]))
+        images.append(photograph(seed, number, hidden))
+        seen.append(torch.from_numpy(clear >= 0.5).float())
+        occluders.append(occluder)
+    clear = torch.stack(seen)[:, None]
+    return {
+        **_coefficients(factors),
+        **_geometry("", camera[0], normals * clear, mask * clear),
+        **_geometry("turned_", turned[0], *face_geometry(view_heads(heads, *turned))),
+        "image": torch.from_numpy(np.stack(images)),
+        "occluder": occluders,
+        "visible": (mask * clear).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1),
+    }
+
+
+def _sight(factors: FaceFactors, picture: np.ndarray, mask: Tensor, landmarks: Tensor) -> Sight:
+    inside = mask.numpy() > 0
+    ahead = irradiance_basis(torch.tensor([0.0, 0.0, 1.0]).double()) @ torch.from_numpy(factors.light)
+    skin = np.median(picture[inside], axis=0) if inside.any() else np.full(3, 0.5)
+    colours = factors.complexion
+    light = float(ahead.clamp(0.3, 1.1))
+    return Sight(landmarks.double().numpy(), skin, hair_colour(colours), light, bald=colours.bald > 0.5)
+
+
+def _coefficients(factors: Sequence[FaceFactors]) -> Sample:
+    return {name: _stack(factors, name) for name in ("identity", "expression", "light")}
+
+
+def _complexions(factors: Sequence[FaceFactors]) -> list[Any]:
+    return [one.complexion for one in factors]
+
+
+def _backgrounds(factors: Sequence[FaceFactors]) -> Float[Tensor, "n 3 64 64"]:
+    return _stack(factors, "background").permute(0, 3, 1, 2)
+
+
+def _geometry(prefix: str, rotation: Tensor, normals: Tensor, mask: Tensor) -> Sample:
+    return {
+        f"{prefix}rotation": rotation.flatten(1),
+        f"{prefix}normals": (127 * normals).round().to(torch.int8).permute(0, 2, 3, 1),
+        f"{prefix}mask": (255 * mask[:, 0]).byte(),
+    }
+
+
+def _bytes(image: Tensor) -> Tensor:
+    return (255 * image).round().byte().permute(0, 2, 3, 1)

@@ -52,7 +52,7 @@ class FitConfig:
         rounds: Times that camera and shape are solved in turn.
     """
 
-    identity_prior: float = 5.0
+    identity_prior: float = 2.0
     expression_prior: float = 100.0
     depth_weight: float = 0.15
     dense_weight: float = 0.15

@@ -79,7 +79,19 @@ def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
     assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "edit.txt"), "is no name for a picture")
     assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "no/where/edit.png"), "does not exist; make it first")
     assert_one_line(call("synthesise", prepared.path), "exists already")
+    assert_one_line(call("synthesise", "set", "--design", "cubist"), "there is no design 'cubist'")
+    assert_one_line(call("synthesise", "set", "--count", 10369), "FaceFactors has 10368 faces, not 10369")
+    assert_one_line(call("train-verifier", prepared.path), "holds photos; only of synthetic faces")
+    assert_one_line(call("train-verifier", prepared.path, "--out", "no/where.safetensors"), "make it first")
     assert os.listdir(tmp_path) == []
+
+
+def test_synthesise_and_train_verifier(call, tmp_path):
+    wild = ("synthesise", "wild", "--design", "wild", "--count", 16, "--images-per-person", 4, "--workers", 1)
+    assert call(*wild)[:2] == (0, "16 faces in wild\n")
+    assert call(*wild)[:2] == (0, "16 faces in wild, finished before\n")
+    assert call("train-verifier", "wild", "--epochs", 1)[:2] == (0, "wrote verifier.safetensors\n")
+    assert sorted(os.listdir(tmp_path)) == ["verifier.safetensors", "wild"]
 
 
 def test_wrong_usage_has_status_two(call):

@@ -2,6 +2,7 @@
 
 from facemodels.morphable.procedural.albedo import AlbedoModel as AlbedoModel
 from facemodels.morphable.procedural.albedo import Complexion as Complexion
+from facemodels.morphable.procedural.albedo import hair_colour as hair_colour
 from facemodels.morphable.procedural.albedo import sample_complexion as sample_complexion
 from facemodels.morphable.procedural.builder import albedo_model as albedo_model
 from facemodels.morphable.procedural.builder import build_model as build_model
