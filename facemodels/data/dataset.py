@@ -21,13 +21,24 @@ Columns (one row per face, h = w = 64):
     turned_rotation, turned_normals, turned_mask
                                  the same face rendered in another pose
 
-Further columns (labels for evaluation such as `person` or `emotion`, fit quality) may follow; training reads none.
+Sets made from photos have these columns, too:
+
+    quality          float32     root mean square distance of the landmarks to the fit, in pixels
+    disagreement     float32     the same between the landmarks of the photo and of its mirror image
+    coefficient_norm float32     root mean square of the raw coefficients, in standard deviations
+    mask_agreement   float32     intersection over union of the mask and the outline of the landmarks
+    light_error      float32     root mean square brightness, of 1, that light and mean albedo leave unexplained
+    faces_in_photo   int64       how many faces the photo shows; this is the largest
+    photo_turned     int64       by how many degrees the photo was turned, anticlockwise, to find the face
+    mirrored         bool        the photo mirrored, with fits of its own
+
+Further columns (labels for evaluation such as `person` or `emotion`) may follow; training reads none.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +46,8 @@ from typing import Any
 import datasets
 import datasets.arrow_writer
 import numpy as np
+import pyarrow
+import pyarrow.ipc
 import torch
 from jaxtyping import Bool, Float, Int8, UInt8
 from PIL import Image
@@ -60,6 +73,7 @@ REQUIRED_COLUMNS = (
 )
 _PICTURES = ("image", "normals", "mask", "turned_image", "turned_normals", "turned_mask")
 _SHARD_BYTES = "200MB"
+_FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 
 
 @dataclass(frozen=True)
@@ -237,6 +251,67 @@ def write_prepared(
     return PreparedSet(path)
 
 
+def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows, as `write_prepared` takes them, to one Arrow file; without a row the file is empty.
+
+    Returns:
+        How many there were.
+    """
+    iterator = iter(rows)
+    first = next(iterator, None)
+    if first is None:
+        file.touch()
+        return 0
+    features = datasets.Features({name: _feature(name, value) for name, value in first.items()})
+    writer = datasets.arrow_writer.ArrowWriter(path=str(file), features=features)
+    try:
+        for row in _chain(first, iterator):
+            example: Any = features.encode_example({name: _stored(name, value) for name, value in row.items()})
+            writer.write(example)
+        return writer.finalize()[0]
+    except BaseException:
+        writer.close()
+        raise
+
+
+def join_rows(directory: Path, files: Sequence[Path], fingerprint: str) -> None:
+    """Make a `datasets` directory of files that `write_rows` wrote.
+
+    Args:
+        directory: Where to; its own files are written over.
+        files: In their order; empty ones are left out.
+        fingerprint: What caches of `datasets` know the table by.
+    """
+    files = [file for file in files if file.stat().st_size]
+    groups = [files[start : start + _FILES_A_SHARD] for start in range(0, len(files), _FILES_A_SHARD)]
+    names = [f"data-{number:05d}-of-{len(groups):05d}.arrow" for number in range(len(groups))]
+    for name, group in zip(names, groups, strict=True):
+        with pyarrow.OSFile(str(directory / name), "wb") as sink:
+            schema = _schema(group[0])
+            with pyarrow.ipc.new_stream(sink, schema) as writer:
+                for file in group:
+                    with pyarrow.OSFile(str(file), "rb") as source, pyarrow.ipc.open_stream(source) as reader:
+                        for batch in reader:
+                            writer.write_batch(batch)
+    features = datasets.Features.from_arrow_schema(_schema(files[0]))
+    datasets.DatasetInfo(features=features).write_to_directory(str(directory))
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    (directory / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+
+
+def _schema(file: Path) -> Any:
+    with pyarrow.OSFile(str(file), "rb") as source, pyarrow.ipc.open_stream(source) as reader:
+        return reader.schema
+
+
 def check_new(path: str | os.PathLike[str]) -> None:
     """Refuse to write over an existing directory.
 
@@ -252,19 +327,11 @@ def _write_table(directory: Path, rows: Iterable[dict[str, Any]]) -> int:
     quiet = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        iterator = iter(rows)
-        first = next(iterator, None)
-        if first is None:
-            return 0
-        features = datasets.Features({name: _feature(name, value) for name, value in first.items()})
-        writer = datasets.arrow_writer.ArrowWriter(path=str(cache), features=features)
-        for row in _chain(first, iterator):
-            example: Any = features.encode_example({name: _stored(name, value) for name, value in row.items()})
-            writer.write(example)
-        count, _ = writer.finalize()
-        table = datasets.Dataset.from_file(str(cache))
-        table.save_to_disk(str(directory), max_shard_size=_SHARD_BYTES)
-        del table
+        count = write_rows(cache, rows)
+        if count:
+            table = datasets.Dataset.from_file(str(cache))
+            table.save_to_disk(str(directory), max_shard_size=_SHARD_BYTES)
+            del table
         return count
     finally:
         cache.unlink(missing_ok=True)
