@@ -48,17 +48,15 @@ def find_face(image: UInt8[np.ndarray, "height width 3"], detector: LandmarkDete
         image: RGB.
         detector: Finds landmarks.
     """
-    best: FoundFace | None = None
-    for quarters in (0, 2, 1, 3):
-        found = _look_twice(np.rot90(image, quarters), detector, quarters)
-        if found is not None and (best is None or found.disagreement < best.disagreement):
-            best = found
-        if best is not None and best.disagreement <= _DOUBTFUL:
-            break
-    if best is None or best.turn == 0:
-        return best
-    # A photo on its side is believed only if both looks agree: textures look like faces from one side or another.
-    return best if best.disagreement <= _DOUBTFUL else None
+    upright = _look_twice(image, detector, 0)
+    if upright is not None and upright.disagreement <= _DOUBTFUL:
+        return upright
+    for quarters in (2, 1, 3):
+        turned = _look_twice(np.rot90(image, quarters), detector, quarters)
+        # believed only if both looks agree: textures look like faces from one side or another
+        if turned is not None and turned.disagreement <= _DOUBTFUL:
+            return turned
+    return upright
 
 
 def examine(name: str, content: bytes | np.ndarray, detector: LandmarkDetector) -> FoundFace | str:

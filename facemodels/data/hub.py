@@ -110,10 +110,13 @@ def _read(value: Any, number: int) -> bytes:
         raise InputError(f"row {number} holds no image")
     content = value.get("bytes")
     if content is None:
+        import fsspec
+
         try:
-            content = Path(value["path"]).read_bytes()
-        except OSError as error:
-            raise InputError(f"row {number} points at a file that cannot be read ({error.strerror})") from error
+            with fsspec.open(value["path"], "rb") as file:  # the path may be one on the hub
+                content = file.read()
+        except Exception as error:  # file systems have exceptions of their own
+            raise InputError(f"row {number} points at a file that cannot be read ({_short(error)})") from error
     check_size(f"row {number}", len(content))
     return content
 

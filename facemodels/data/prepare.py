@@ -178,7 +178,7 @@ class _Run:
                 shard = []
         if shard:
             self._save(count, shard, correspondence)
-        self.work.close_found(count)
+        self.work.close_found()
 
     def _save(self, stop: int, results: list[tuple[str, FoundFace | str]], correspondence: Correspondence) -> None:
         first = stop - len(results)

@@ -87,10 +87,12 @@ def _page(work: Workspace, info: dict[str, Any], morphable: MorphableModel, tabl
     even = np.linspace(0, len(plain) - 1, min(_SHOWN, len(plain))).astype(int)
     worst = np.argsort(-numbers["disagreement"], kind="stable")[:_WORST]
     kinds, listed, shown = _rejects(work, morphable)
+    found = sum(len(work.load(number).names) for number in range(work.shards))
     several = np.flatnonzero(numbers["faces_in_photo"] > 1)
     turned = np.flatnonzero(numbers["photo_turned"])
     counts = {
         "photos": info["photos"],
+        "photos in which a face was found and fitted": found,
         "faces used": len(plain),
         "of these for training": info["training"],
         "held out": len(plain) - info["training"],
@@ -113,7 +115,7 @@ def _page(work: Workspace, info: dict[str, Any], morphable: MorphableModel, tabl
             _table([(name, f"{count:,}") for name, count in counts.items()]),
             "<h2>Fits over photos</h2>",
             "<p class='note'>Evenly chosen. Landmarks: green as detected, red as fitted. Normals: red to the right,"
-            " green up, blue to the viewer. Light: the fitted light on a white face.</p>",
+            " green up, blue to the viewer. Light: the fitted light on a grey face.</p>",
             drawing.fits(even),
             "<h2>The least certain that were kept</h2>",
             "<p class='note'>Those whose landmarks moved most when the photo was mirrored, and by how many pixels"
@@ -198,7 +200,7 @@ class _Drawing:
             _enlarged(to_bytes(photo * (1 - 0.75 * mask) + 0.75 * mask * grey)),
             _enlarged(to_bytes(normals_as_colours(normals, mask))),
             _enlarged(to_bytes(mask)),
-            _enlarged(to_bytes(on_paper(lit.clamp(0, 1), mask))),
+            _enlarged(to_bytes(on_paper((0.6 * lit).clamp(0, 1), mask))),
         )
         return "".join(f"<td>{_embedded(picture)}</td>" for picture in pictures)
 
@@ -270,11 +272,12 @@ def _histogram(values: np.ndarray, title: str, unit: str, width: float | None, d
         f"<text x='{share * 320:.0f}' y='115' text-anchor='{anchor}'>{low + share * (high - low):.{digits}f}</text>"
         for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end"))
     )
-    middle = f"median {np.median(values):.{digits}f}, 95 % below {np.quantile(values, 0.95):.{digits}f}"
+    low, middle, high = (round(float(value), digits) + 0.0 for value in np.quantile(values, [0.05, 0.5, 0.95]))
+    summary = f"5 % below {low:.{digits}f}, median {middle:.{digits}f}, 5 % above {high:.{digits}f}"
     return (
         f"<svg width='330' height='165' role='img'><title>{title}</title><line x1='0' x2='320' y1='100.5' y2='100.5'"
         f" stroke='#999'/>{drawn}{ticks}<text x='0' y='132' style='fill:#222'>{title}</text>"
-        f"<text x='0' y='147'>{unit}</text><text x='0' y='162'>{middle}</text></svg>"
+        f"<text x='0' y='147'>{unit}</text><text x='0' y='162'>{summary}</text></svg>"
     )
 
 

@@ -137,9 +137,10 @@ class Workspace:
         file = self.path / _FOUND
         return json.loads(file.read_text())["photos"] if file.is_file() else None
 
-    def close_found(self, photos: int) -> None:
+    def close_found(self) -> None:
         """Say that the first stage is finished."""
-        write_json(self.path / _FOUND, {"photos": photos})
+        sizes = [len(shard.names) + len(shard.lost) for shard in map(self.load, range(self.shards))]
+        write_json(self.path / _FOUND, {"photos": sum(sizes)})
 
     def rows_file(self, number: int) -> Path:
         """Where the rows of a shard belong."""

@@ -1,5 +1,7 @@
 """A detector for tests that knows where the faces of its photos are, and photos for it."""
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -45,7 +47,7 @@ class KnownFaces:
         for number, photo in photos.items():
             codes = _codes(photo)
             for y, row in enumerate(codes.tolist()):
-                for x, pair in enumerate(zip(row, row[1:], strict=False)):
+                for x, pair in enumerate(itertools.pairwise(row)):
                     self.places[pair] = (number, y, x)
 
     def detect(self, image):
