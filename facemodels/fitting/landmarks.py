@@ -130,29 +130,46 @@ class MediaPipeDetector:
                 f"MediaPipeDetector.detect: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}"
             )
         small = _resized(image)
-        points, faces = self._largest(small)
-        if not faces:
+        faces = self._faces(small)
+        if not len(faces):
             rows, columns = (max(1, int(_BORDER * side)) for side in small.shape[:2])
-            points, faces = self._largest(np.pad(small, ((rows, rows), (columns, columns), (0, 0)), mode="edge"))
-            points -= np.array([columns, rows, 0], np.float32)
-        if not faces:
+            bordered = np.pad(small, ((rows, rows), (columns, columns), (0, 0)), mode="edge")
+            faces = self._faces(bordered) - np.array([columns, rows, 0], np.float32)
+        if not len(faces):
+            faces = self._small_faces(small)
+        if not len(faces):
             return None
+        extent = np.ptp(faces[..., :2], axis=1).prod(axis=1)
         height, width = (whole / part for whole, part in zip(image.shape, small.shape[:2], strict=False))
-        return Landmarks.from_points(points * np.array([width, height, width], np.float32), faces)
+        largest = faces[extent.argmax()] * np.array([width, height, width], np.float32)
+        return Landmarks.from_points(largest, len(faces))
 
-    def _largest(self, image: np.ndarray) -> tuple[np.ndarray, int]:
-        """Points of the largest face, and how many faces there are."""
+    def _small_faces(self, image: np.ndarray) -> np.ndarray:
+        """Faces that are found only from nearer by, in nine overlapping parts of half the height and width."""
+        height, width = (side // 2 for side in image.shape[:2])
+        if min(height, width) < _SHORT_SIDE:
+            return np.zeros((0, POINTS, 3), np.float32)
+        found: list[np.ndarray] = []
+        for top in (0, height // 2, height):
+            for left in (0, width // 2, width):
+                part = np.ascontiguousarray(image[top : top + height, left : left + width])
+                for face in self._faces(part) + np.array([left, top, 0], np.float32):
+                    apart = [np.linalg.norm((face - other).mean(0)[:2]) for other in found]
+                    if min(apart, default=np.inf) > np.ptp(face[:, 0]) / 2:  # not one that another part shows, too
+                        found.append(face)
+        return np.stack(found) if found else np.zeros((0, POINTS, 3), np.float32)
+
+    def _faces(self, image: np.ndarray) -> np.ndarray:
+        """Points of every face, shape (faces, 478, 3)."""
         height, width = image.shape[:2]
         with _quiet_stderr() if self._speaks else contextlib.nullcontext():
             faces = self._landmarker.detect(self._wrap(image)).face_landmarks
         if not faces:
-            return np.zeros((POINTS, 3), np.float32), 0
+            return np.zeros((0, POINTS, 3), np.float32)
         self._speaks = False
         # MediaPipe gives x and y as shares of the width and height, and z in the unit of x.
         points = np.array([[(point.x, point.y, point.z) for point in face] for face in faces], np.float32)
-        points *= np.array([width, height, width], np.float32)
-        extent = np.ptp(points[..., :2], axis=1)
-        return points[extent.prod(axis=1).argmax()], len(faces)
+        return points * np.array([width, height, width], np.float32)
 
 
 def find_model(path: str | os.PathLike[str] | None = None) -> Path:

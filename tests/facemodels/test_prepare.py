@@ -496,8 +496,10 @@ class TestPhotos:
     def test_any_way_up(self, astronaut, quarters):
         from facemodels.data.detection import find_face
 
-        found = find_face(np.rot90(astronaut, -quarters), MediaPipeDetector())
-        assert found.turn == 90 * quarters and found.disagreement < 1
+        found = find_face(np.ascontiguousarray(np.rot90(astronaut, -quarters)), MediaPipeDetector())
+        upright = find_face(astronaut, MediaPipeDetector())
+        assert found.disagreement < 1 and np.abs(found.points - upright.points)[:, :2].mean() < 1
+        assert np.abs(found.crop.astype(int) - upright.crop).mean() < 16  # half a pixel apart
 
     def test_largest_of_ten(self, astronaut):
         from facemodels.data.detection import find_face
