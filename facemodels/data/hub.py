@@ -85,9 +85,10 @@ class HubSet:
         """Each split as a stream with the image column alone, undecoded."""
         import datasets
 
-        options = {"data_files": list(self.files)} if self.files else {}
+        options: dict[str, Any] = {"data_files": list(self.files)} if self.files else {}
+        options |= {"split": self.split, "streaming": True}
         try:
-            loaded = datasets.load_dataset(self.kind, split=self.split, streaming=True, **options)
+            loaded = datasets.load_dataset(self.kind, **options)
         except Exception as error:  # the hub answers in many ways
             raise InputError(
                 f"the dataset {self.path} cannot be opened ({_short(error)}); check its name and the network"
@@ -113,7 +114,8 @@ def _read(value: Any, number: int) -> bytes:
         import fsspec
 
         try:
-            with fsspec.open(value["path"], "rb") as file:  # the path may be one on the hub
+            opened: Any = fsspec.open(value["path"], "rb")  # the path may be one on the hub
+            with opened as file:
                 content = file.read()
         except Exception as error:  # file systems have exceptions of their own
             raise InputError(f"row {number} points at a file that cannot be read ({_short(error)})") from error

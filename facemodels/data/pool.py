@@ -14,7 +14,8 @@ import torch
 
 from facemodels.errors import InputError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _AHEAD = 2  # items given out for each process: one to work on, one to go on with
 

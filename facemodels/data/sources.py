@@ -267,7 +267,7 @@ class Tar:
         try:
             with tarfile.open(self.path, "r|*") as archive:
                 for member in archive:
-                    archive.members = []  # tarfile would keep them all
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     if is_photo(member.name) and not member.isdir():
                         number += 1
                         yield _inside(member.name) or self._photo(archive, member)

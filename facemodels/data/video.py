@@ -45,7 +45,7 @@ class Video:
                 for number, frame in enumerate(container.decode(video=0)):
                     if number % self.step == 0:
                         yield Photo(f"{name}#{number:06d}", lambda frame=frame: _upright(frame))
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             reason = f"{self.path} breaks off after {number + 1} frames ({error}); only those before are used"
             yield Photo.lost(name, reason)
 
@@ -64,7 +64,7 @@ class Video:
 
         try:
             container = av.open(self.path)
-        except (av.error.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self.path} cannot be read as a video ({error}); is the file damaged?") from error
         if not container.streams.video:
             container.close()

@@ -1,6 +1,6 @@
 """Which landmark becomes which when a photo is mirrored."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -51,6 +51,6 @@ def mirror_points(points: Float[Array, "*faces 478 3"], width: float) -> Float[A
         >>> mirror_points(points, width=64)[263].tolist()
         [54.0, 20.0, -1.0]
     """
-    mirrored = points[..., list(MIRRORED_POINTS), :]
+    mirrored: Any = points[..., list(MIRRORED_POINTS), :]
     mirrored[..., 0] = width - mirrored[..., 0]
     return mirrored
