@@ -99,23 +99,25 @@ def _page(work: Workspace, info: dict[str, Any], morphable: MorphableModel, tabl
         "added mirrored": len(table) - len(plain),
         "turned away": info["rejected"],
         "photos with several faces (the largest was taken)": len(several),
-        "photos upside down or on their side (turned)": len(turned),
+        "photos that had to be turned to find the face": len(turned),
     }
     names = table["name"]
-    share = len(plain) / max(1, info["photos"])
+    photos = max(1, info["photos"])
     return "\n".join(
         [
             "<!doctype html><html lang='en'><meta charset='utf-8'><title>Prepared faces</title>",
             f"<style>{_STYLE}</style>",
             f"<h1>{len(plain):,} faces of {info['photos']:,} photos</h1>",
-            f"<p class='note'>{share:.1%} of {_text(info['source'])} could be used, fitted with"
-            f" {_text(morphable.name)} (licence: {_text(morphable.licence)}). Every photo that could not is named below"
-            " and in <code>rejects.csv</code>.</p>",
+            f"<p class='note'>Of {_text(info['source'])}, fitted with {_text(morphable.name)} (licence:"
+            f" {_text(morphable.licence)}). In {found / photos:.1%} of the photos a face was found and fitted, and"
+            f" {len(plain) / photos:.1%} are used: what is not to be trusted is turned away. Every photo that is not"
+            " used is named below and in <code>rejects.csv</code>, with the reason.</p>",
             "<h2>Counts</h2>",
             _table([(name, f"{count:,}") for name, count in counts.items()]),
             "<h2>Fits over photos</h2>",
             "<p class='note'>Evenly chosen. Landmarks: green as detected, red as fitted. Normals: red to the right,"
-            " green up, blue to the viewer. Light: the fitted light on a grey face.</p>",
+            " green up, blue to the viewer. Light: the fitted light on a grey face. <i>Moved</i>: pixels of the 64 by"
+            " which landmarks move when the photo is mirrored; <i>off</i>: pixels between landmarks and fit.</p>",
             drawing.fits(even),
             "<h2>The least certain that were kept</h2>",
             "<p class='note'>Those whose landmarks moved most when the photo was mirrored, and by how many pixels"
