@@ -96,27 +96,55 @@ def synthesise(
 
 @app.command()
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder or zip of photos.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, zip or tar files, videos, parquet files, Hugging Face datasets (saved, or on the hub).",
+        ),
+    ],
     morphable_model: Annotated[
         Path | None, typer.Option(help="Morphable model file; by default the built-in model.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory to write the prepared set to.")] = Path("prepared"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first photos by name.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first photos.")] = None,
     held_out: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the photos, the last ones, kept back.")
     ] = 0.1,
+    frame_step: Annotated[int, typer.Option(min=1, help="Of a video, take every so many frames one.")] = 1,
+    smooth: Annotated[
+        float, typer.Option(min=0, help="Smooth fits of frames over time, so strongly; 10 is a good choice.")
+    ] = 0.0,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Add each training photo mirrored, fitted anew.")] = False,
     seed: Annotated[int, typer.Option(help="Fixes the draw of other poses.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that detect landmarks.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each takes about 0.5 GB.")] = 2,
 ) -> None:
-    """Find, align and fit the faces of photos nobody labelled: everything training needs."""
+    """Find, align and fit the faces of photos nobody labelled: everything training needs.
+
+    The same command goes on where a run was ended.
+    """
     from facemodels.data.prepare import prepare as prepare_photos
     from facemodels.morphable import MorphableModel
 
     morphable = MorphableModel.load(morphable_model) if morphable_model else MorphableModel.procedural()
-    prepared = prepare_photos(
-        source, out, morphable=morphable, limit=limit, held_out=held_out, seed=seed, workers=workers
-    )
-    print(f"{len(prepared)} faces in {out}")
+    finished = out.exists()
+    try:
+        prepared = prepare_photos(
+            sources,
+            out,
+            morphable=morphable,
+            limit=limit,
+            held_out=held_out,
+            frame_step=frame_step,
+            smoothing=smooth,
+            mirror=mirror,
+            seed=seed,
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out}.partial keeps what is done, and the same command goes on from there")
+    done = ", finished before: there was nothing to do" if finished else f" of {prepared.info['photos']} photos"
+    print(f"{len(prepared)} faces in {out}{done}; look at {out / 'report.html'}")
 
 
 @app.command()

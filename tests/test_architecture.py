@@ -12,14 +12,14 @@ FACEMODELS_ROOMS = (
     ("cli", "__main__", "app"),
     ("demo",),
     ("sheets", "training", "evaluation", "video", "reconstruction"),
-    ("editing", "figures", "baselines"),
+    ("editing", "baselines"),
     ("losses",),
     ("data",),
     ("autoencoder", "codes"),
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
-    ("config", "errors", "progress"),
+    ("config", "errors", "figures", "progress"),
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (

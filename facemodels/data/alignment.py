@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facemodels.config import FIVE_POINTS, SIZE
 from facemodels.errors import InputError
@@ -20,7 +20,7 @@ from facemodels.fitting.landmarks import LandmarkDetector, Landmarks
 TEMPLATE = np.array(FIVE_POINTS)
 """Where the eyes' centres, the nose tip and the mouth's corners lie in the 64x64 crop, in pixels."""
 
-MIN_SIDE, MAX_PIXELS = 16, 200_000_000
+MIN_SIDE, MAX_PIXELS = 16, 105_000_000
 """Photos with a side shorter than this, or with more pixels in all, are refused."""
 
 
@@ -187,6 +187,11 @@ def read_image(photo: str | os.PathLike[str] | bytes, name: str = "") -> UInt8[n
                 return _to_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError as error:
         raise InputError(f"there is no photo {name}; check the path") from error
+    except UnidentifiedImageError as error:
+        if name.lower().endswith((".heic", ".heif")):
+            raise InputError(f"{name} is a HEIC photo, which cannot be read here; save it as JPEG") from error
+        # Pillow's own text names an address in memory, which differs from run to run.
+        raise InputError(f"{name} is no image or is damaged; try to open and save it again") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} has too many pixels ({error}); make it smaller") from error
     except InputError:
@@ -205,7 +210,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 
 def _to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I") or picture.mode == "F":  # 16 or 32 bits, or floats, in one channel
-        values = np.asarray(picture, np.float64)
+        values = np.asarray(picture, np.float32)
         full = 255.0 if values.max() <= 255 and picture.mode != "I;16" else 65535.0
         full = 1.0 if picture.mode == "F" and values.max() <= 1 else full
         grey = (values / full * 255).round().clip(0, 255).astype(np.uint8)

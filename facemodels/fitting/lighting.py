@@ -109,6 +109,21 @@ def solve_light(observations: Observations, albedo: Float[Tensor, " samples"]) -
     return torch.linalg.solve(weighted @ design + ridge.diag(), right)[..., 0]
 
 
+def light_error(
+    observations: Observations, albedo: Float[Tensor, " samples"], light: Float[Tensor, "n 9"]
+) -> Float[Tensor, " n"]:
+    """Root mean square of the brightness that albedo and light leave unexplained: large where something hides the face.
+
+    Args:
+        observations: From `observe`.
+        albedo: At the same samples.
+        light: From `solve_light`.
+    """
+    left = observations.luminance - albedo * _shading(observations, light)
+    weight = observations.weight
+    return ((weight * left.square()).sum(1) / weight.sum(1).clamp_min(1e-6)).sqrt()
+
+
 def mean_albedo(observations: Observations, rounds: int = 3) -> Float[Tensor, " samples"]:
     """Mean albedo at the samples over many photos, such that their mean shading is `MEAN_SHADING`.
 

@@ -1,5 +1,6 @@
 """Reading and writing the file of a morphable model: safetensors, with its texts as metadata."""
 
+import json
 import os
 import tempfile
 import zipfile
@@ -34,10 +35,23 @@ def write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None
     try:
         content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(content, temporary, metadata={"format": FORMAT, **texts})
+        _sort_header(Path(temporary))
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sort_header(file: Path) -> None:
+    """Order the names in the header, which safetensors leaves to chance: the same model is the same file."""
+    with file.open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(content) <= size:  # otherwise the order stays; the content is the same
+            stream.seek(8)
+            stream.write(content.ljust(size))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -94,6 +94,20 @@ def test_synthesise_and_train_verifier(call, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["verifier.safetensors", "wild"]
 
 
+def test_prepare_refuses_what_it_cannot_use(call, tmp_path, morphable):
+    from facemodels.morphable import storage
+
+    (tmp_path / "photos").mkdir()
+    assert_one_line(call("prepare", "nowhere"), "there is no folder or file nowhere; check the path")
+    assert_one_line(call("prepare", "photos"), "no photos in photos")
+    wrong = {"mean": morphable.mean, "identity": morphable.identity[:, :-1], "expression": morphable.expression}
+    wrong |= {name: getattr(morphable, name) for name in ("triangles", "face", "landmarks")}
+    texts = {"name": "x", "licence": "x", "source": "x", "expression_names": '["open", "smile", "frown"]'}
+    storage.write(tmp_path / "wrong.safetensors", wrong, texts)
+    assert_one_line(call("prepare", "photos", "--morphable-model", "wrong.safetensors"), "identity must have shape")
+    assert sorted(os.listdir(tmp_path)) == ["photos", "wrong.safetensors"]
+
+
 def test_wrong_usage_has_status_two(call):
     assert call("train")[0] == 2
     assert call("paint")[0] == 2

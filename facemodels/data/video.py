@@ -1,0 +1,77 @@
+"""Photos from a video: its frames, decoded by PyAV."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facemodels.data.sources import Photo, digest
+from facemodels.errors import InputError
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+"""Endings of file names that are taken for videos."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of a video, the right way up; they are called by the video's name and their number, `clip.mp4#000120`.
+
+    Raises:
+        InputError: The file cannot be opened as a video, `step` is below 1, or PyAV is missing.
+    """
+
+    path: str
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise InputError(f"the frame step must be at least 1, got {self.step}")
+        if importlib.util.find_spec("av") is None:
+            raise InputError("reading videos needs PyAV; run `pip install multilinear-faces[faces]`")
+        with self._open():
+            pass
+
+    def photos(self) -> Iterator[Photo]:
+        """Every `step`-th frame."""
+        import av
+
+        name, number = Path(self.path).name, -1
+        try:
+            with self._open() as container:
+                for number, frame in enumerate(container.decode(video=0)):
+                    if number % self.step == 0:
+                        yield Photo(f"{name}#{number:06d}", lambda frame=frame: _upright(frame))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reason = f"{self.path} breaks off after {number + 1} frames ({error}); only those before are used"
+            yield Photo.lost(name, reason)
+
+    def count(self) -> int | None:
+        """From the header, where it says so."""
+        with self._open() as container:
+            frames = container.streams.video[0].frames
+        return -(-frames // self.step) or None
+
+    def fingerprint(self) -> str:
+        """Of the size of the file and the step."""
+        return digest([str(os.path.getsize(self.path)), str(self.step)])
+
+    def _open(self) -> Any:
+        import av
+
+        try:
+            container = av.open(self.path)
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(f"{self.path} cannot be read as a video ({error}); is the file damaged?") from error
+        if not container.streams.video:
+            container.close()
+            raise InputError(f"{self.path} holds no video; is it sound alone?")
+        return container
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """The pixels of a frame as it is meant to be seen; telephones store how they were held."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
