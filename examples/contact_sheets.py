@@ -16,7 +16,7 @@ from facemodels.data.factors import sample_factors
 from facemodels.data.portrait import build_heads, draw_heads
 from facemodels.data.synthetic import synthesise
 from facemodels.morphable import MorphableModel
-from facemodels.morphable.procedural import EMOTIONS, Complexion, emotion_coefficients, sample_complexion
+from facemodels.morphable.procedural import EMOTIONS, Complexion, emotion_coefficients, masculinity, sample_complexion
 from facemodels.rendering import euler_to_matrix, light_from_direction
 
 TILE = 160
@@ -71,7 +71,7 @@ def identities() -> Image.Image:
     for k in range(12):
         generator = np.random.default_rng([5, k])
         identity = torch.from_numpy(generator.standard_normal(157)).float().clamp(-2.6, 2.6)
-        complexion = sample_complexion(generator)
+        complexion = sample_complexion(generator, masculinity(identity.numpy()))
         tiles += [portrait(identity, complexion=complexion), portrait(identity, complexion=complexion, yaw=40)]
     return sheet(tiles, 8)
 

@@ -14,6 +14,7 @@ from facemodels.morphable.procedural import (
     Complexion,
     emotion_coefficients,
     limit_expression,
+    masculinity,
     sample_complexion,
 )
 from facemodels.rendering import irradiance_basis, light_from_direction
@@ -72,7 +73,8 @@ def sample_factors(seed: int, index: int, *, images_per_person: int = 4) -> Face
     """
     person = index // images_per_person
     own = np.random.default_rng([seed, 1, person])
-    identity, complexion = _sample_identity(own), sample_complexion(own)
+    identity = _sample_identity(own)
+    complexion = sample_complexion(own, masculinity(identity))
     generator = np.random.default_rng([seed, 2, index])
     emotion, expression = _sample_expression(generator)
     return FaceFactors(

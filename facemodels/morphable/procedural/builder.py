@@ -10,8 +10,15 @@ from facemodels.morphable.procedural.albedo import AlbedoModel, Complexion
 from facemodels.morphable.procedural.expression import EXPRESSIONS, expression_components
 from facemodels.morphable.procedural.fields import Array
 from facemodels.morphable.procedural.head import Head, build_head
-from facemodels.morphable.procedural.identity import identity_components
+from facemodels.morphable.procedural.identity import identity_components, named_components
 from facemodels.morphable.procedural.landmarks import landmark_vertices
+
+_MASCULINE = {
+    "brow_ridge": 1.0, "jaw_width": 1.0, "chin_width": 0.8, "chin_length": 0.5, "face_length": 0.5, "nose_length": 0.4,
+    "nose_width": 0.4, "neck_width": 1.0, "forehead_slope": 0.7, "forehead_roundness": -0.5, "cheek_fullness": -0.4,
+    "upper_lip_fullness": -0.6, "lower_lip_fullness": -0.5, "eye_size": -0.5, "brow_height": -0.6, "jaw_angle": 0.5,
+}  # fmt: skip
+"""How much each named component tells men from women."""
 
 
 @cache
@@ -24,6 +31,25 @@ def mean_head() -> Head:
 def albedo_model() -> AlbedoModel:
     """The colours that belong to the procedural head, made once."""
     return AlbedoModel(mean_head())
+
+
+def masculinity(identity: Array) -> float:
+    """How masculine a face is, in standard deviations: a direction among the identity coefficients.
+
+    Args:
+        identity: In standard deviations, shape `(157,)`.
+
+    Example:
+        >>> masculinity(np.zeros(157))
+        0.0
+    """
+    weights = np.array([_MASCULINE.get(name, 0.0) for name in _named()])
+    return float(identity[: len(weights)] @ weights / np.linalg.norm(weights))
+
+
+@cache
+def _named() -> tuple[str, ...]:
+    return tuple(named_components(mean_head()))
 
 
 def build_model() -> MorphableModel:

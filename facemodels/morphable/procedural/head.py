@@ -23,7 +23,7 @@ SHORTENING = 0.05
 """By how much the face below the eyes is shorter than its levels say."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """The mean head with its canonical coordinates, one entry for each vertex.
 
