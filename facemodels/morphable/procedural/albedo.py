@@ -21,7 +21,7 @@ N_TONES = 24
 _HAIR = np.array(
     [[0.74, 0.58, 0.38], [0.52, 0.37, 0.22], [0.30, 0.20, 0.13], [0.17, 0.12, 0.095], [0.085, 0.072, 0.070]]
 )
-_RED_HAIR, _GREY_HAIR = np.array([0.46, 0.20, 0.09]), np.array([0.62, 0.62, 0.63])
+_RED_HAIR, _GREY_HAIR = np.array([0.46, 0.20, 0.09]), np.array([0.50, 0.50, 0.51])
 _IRIS = np.array([[0.22, 0.12, 0.06], [0.34, 0.21, 0.10], [0.42, 0.36, 0.20], [0.36, 0.46, 0.42], [0.38, 0.52, 0.66]])
 _LIGHTEST_SKIN = np.array([0.93, 0.775, 0.68])
 _MELANIN = np.array([0.98, 1.24, 1.40])  # absorption of red, green and blue
@@ -267,7 +267,7 @@ class AlbedoModel:
     def _blush(self) -> Array:
         x, across, level = self.head.x, self.head.across, self.head.level
         cheeks = bump(across, 42, 13) * bump(level, -36, 13)
-        nose, chin = 0.7 * bump(x, 0, 9) * bump(level, -42, 7), 0.3 * bump(x, 0, 14) * bump(level, -106, 9)
+        nose, chin = 0.7 * bump(x, 0, 9) * bump(level, -34, 7), 0.3 * bump(x, 0, 14) * bump(level, -106, 9)
         return self._front_skin * (cheeks + nose + chin) + 0.5 * self.head.ear
 
     @cached_property

@@ -8,7 +8,7 @@ import numpy as np
 from facemodels.morphable.procedural.fields import Array, bump, rise
 
 EYE_ACROSS, EYE_LEVEL, EYE_DEPTH, EYE_RADIUS = 31.5, 0.0, 69.5, 13.2
-LID_THICKNESS = 1.1
+LID_THICKNESS = 1.4
 INNER_CORNER, OUTER_CORNER = 16.5, 46.5
 MOUTH_LEVEL, MOUTH_HALF_WIDTH = -72.0, 25.5
 
@@ -36,7 +36,7 @@ def lip_curves(x: Array) -> tuple[Array, Array, Array, Array]:
     along = np.clip(across / MOUTH_HALF_WIDTH, 0, 1.6)
     beyond = rise(along, 0.9, 1.5)
     line = MOUTH_LEVEL - 0.5 * bump(across, 9, 6) + 0.5 * rise(along, 0.6, 1.05)
-    gap = 0.12 + 1.7 * beyond
+    gap = 0.04 + 1.7 * rise(along, 1.0, 1.5)
     fullness = np.sqrt(np.clip(1 - along**2.2, 0, 1))
     bow = 1.5 * bump(across, 5.0, 3.6) - 1.2 * bump(x, 0, 2.6)
     top = line + gap + 1.2 + 7.6 * fullness**0.9 + bow + 1.5 * beyond

@@ -55,11 +55,14 @@ def _named() -> tuple[str, ...]:
 def build_model() -> MorphableModel:
     """Build the procedural model; `MorphableModel.procedural` keeps it."""
     head = mean_head()
+    expression = expression_components(head)
     identity, _ = identity_components(head)
+    smooth = identity[len(_named()) :]
+    smooth -= _within_span(smooth, expression)  # what no name covers is not to look like an expression either
     return MorphableModel(
         mean=_tensor(head.position),
         identity=_tensor(identity),
-        expression=_tensor(expression_components(head)),
+        expression=_tensor(expression),
         triangles=torch.from_numpy(head.triangles),
         face=torch.from_numpy(head.face_vertices[head.triangles].all(axis=1)),
         landmarks=torch.from_numpy(landmark_vertices(head)),
@@ -69,6 +72,12 @@ def build_model() -> MorphableModel:
         source="facemodels.morphable.procedural",
         albedo=_tensor(albedo_model().colours(Complexion())),
     )
+
+
+def _within_span(fields: Array, others: Array) -> Array:
+    """The part of each field that is a combination of the others, same shape."""
+    axes, _ = np.linalg.qr(others.reshape(len(others), -1).T)
+    return (fields.reshape(len(fields), -1) @ axes @ axes.T).reshape(fields.shape)
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -60,7 +60,7 @@ def hair_shell(head: Head, person: Complexion) -> Hair:
     ragged = _noise(0)[:, :1].T * jagged
     tips = hair_tips(person, angle) + ragged
     level = _CROWN + down * (tips - _CROWN)
-    scalp, outward = _on_scalp(head, level, angle)
+    scalp, outward = _on_scalp(head, level, angle, float(rise(person.hair_length, 12, 45)))
     attached = _attachment(head, angle + 0 * level, level)
     if person.bald or max(person.hair_top, person.hair_volume) < 0.5:
         return Hair(np.zeros((_ROWS * _COLUMNS, 3)), np.ones((_ROWS * _COLUMNS, 3)), attached, False)
@@ -115,9 +115,13 @@ def _noise(which: int) -> Array:
     return (noise / noise.std()).clip(-2, 2).T
 
 
-def _on_scalp(head: Head, level: Array, angle: Array) -> tuple[Array, Array]:
-    """Where hair without thickness lies, and which way it stands off: `(rows, columns, 3)` each."""
-    place, outward = _scalp_table(head)
+def _on_scalp(head: Head, level: Array, angle: Array, loose: float) -> tuple[Array, Array]:
+    """Where hair without thickness lies, and which way it stands off: `(rows, columns, 3)` each.
+
+    With `loose` at 1 it hangs straight down from where the head narrows, at 0 it follows the scalp to the nape.
+    """
+    scalp, widest, outward = _scalp_table(head)
+    place = scalp + loose * (widest - scalp)
     at = np.clip((_CROWN - np.maximum(level, _LOWEST)) / _STEP, 0, len(place) - 1.001)
     row, share = at.astype(int), (at % 1)[..., None]
     column = np.broadcast_to(np.arange(_COLUMNS), level.shape)
@@ -129,7 +133,8 @@ def _on_scalp(head: Head, level: Array, angle: Array) -> tuple[Array, Array]:
     # From the temples on, hair hangs from where it leaves the scalp.
     leaves = place[_row_of(_HANGS_FROM), :, 1]
     hanging = (level < _HANGS_FROM) & (np.abs(angle) > 40)
-    position[..., 1] = np.where(hanging, leaves - (_HANGS_FROM - level), position[..., 1])
+    straight = np.where(hanging, leaves - (_HANGS_FROM - level), position[..., 1])
+    position[..., 1] += loose * (straight - position[..., 1])
     return position, between(outward)
 
 
@@ -138,8 +143,8 @@ def _row_of(level: float) -> int:
 
 
 @cache
-def _scalp_table(head: Head) -> tuple[Array, Array]:
-    """The scalp and its outward directions at regular levels and angles; below, the widest point above."""
+def _scalp_table(head: Head) -> tuple[Array, Array, Array]:
+    """At regular levels and angles: the scalp, the widest point of it so far down, and its outward directions."""
     grid = (slice(SHEET_VERTICES),)
     position, normal = (array[grid].reshape(ROWS, COLUMNS, 3) for array in (head.position, head.normals))
     levels, angles = head.level[grid].reshape(ROWS, COLUMNS), head.angle[:COLUMNS]
@@ -159,7 +164,8 @@ def _scalp_table(head: Head) -> tuple[Array, Array]:
         column = np.clip(np.searchsorted(around, target, side="right") - 1, 0, len(around) - 2)
         share = ((target - around[column]) / (around[column + 1] - around[column]))[:, None]
         tables.append((1 - share) * closed[:, column] + share * closed[:, column + 1])
-    place, outward = tables
+    scalp, outward = tables
+    place = scalp.copy()
     side = np.abs(np.arange(_COLUMNS) * 360.0 / _COLUMNS - 180.0) > 40
     first = _row_of(60.0)
     for axis, centre in ((0, 0.0), (2, 2.0)):
@@ -170,7 +176,7 @@ def _scalp_table(head: Head) -> tuple[Array, Array]:
     flat = np.stack([np.sin(turn), 0 * turn, np.cos(turn)], axis=1)
     upright = rise(wanted, 60, 100)[:, None, None]
     outward = upright * outward + (1 - upright) * flat
-    return place, outward / np.linalg.norm(outward, axis=-1, keepdims=True)
+    return scalp, place, outward / np.linalg.norm(outward, axis=-1, keepdims=True)
 
 
 def _attachment(head: Head, angle: Array, level: Array) -> NDArray[np.int64]:

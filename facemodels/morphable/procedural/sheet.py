@@ -137,7 +137,7 @@ def nose_height(x: Array, level: Array) -> Array:
     round_back = 1.6 + 0.7 * bump(level, -37, 8)
     ridge = height * np.exp(-0.8 * (np.hypot(across, 2.6) / width) ** round_back)
     flank = 4.0 * np.exp(-((across / 15.0) ** 2.4)) * rise(level, 0, -30) * rise(level, -52.0, -46.0)
-    wing = 8.5 * np.exp(-(np.hypot((across - 13.0) / 5.4, (level + 41.0) / 6.6) ** 2.3))
+    wing = 7.5 * np.exp(-(np.hypot((across - 12.4) / 5.2, (level + 41.0) / 6.4) ** 2.3))
     groove = -1.6 * bump(across, 10.8, 2.4) * bump(level, -36.5, 3.5)
     return ridge + flank + wing + groove
 
@@ -185,7 +185,7 @@ def _frontal_relief(x: Array, level: Array) -> Array:
     inner_corner = -3.0 * bump(across, 17.5, 5.5) * bump(level, 1.0, 7.0)
     cheek = 3.2 * bump(across, 35, 13) * bump(level, -26, 9)
     tear_trough = -1.3 * bump(across - 0.8 * (-20 - level), 20, 5) * bump(level, -20, 6)
-    muzzle = 8.0 * np.exp(-((across / 22) ** 2.2)) * bump(level, -66, 15)
+    muzzle = 7.3 * np.exp(-((across / 22) ** 2.2)) * bump(level, -66, 15)
     outside = anatomy.nasolabial_distance(across, level)
     fold = (1.2 * bump(outside, 7, 6) - 1.3 * bump(outside, 0, 3.0)) * bump(level, -54, 9)
     philtrum = (0.6 * bump(across, 4.6, 1.8) - 1.0 * bump(x, 0, 2.4)) * bump(level, -56.0, 4.0)
@@ -211,7 +211,7 @@ def _lip_relief(x_mouth: Array, row: Array) -> Array:
     """How far the lips stand out, in mm."""
     inside = np.clip(1 - (np.abs(x_mouth) / MOUTH_HALF_WIDTH) ** 2.4, 0, 1) ** 0.6
     rows = [8.2, 8.8, 9.0, 9.3, 9.6, 9.85, 10, 11, 11.15, 11.4, 11.7, 12.0, 12.5]
-    return inside * np.interp(row, rows, [0, 0.25, 0.9, 2.3, 3.0, 2.5, 1.2, 1.2, 2.9, 3.9, 3.3, 0.9, 0])
+    return inside * np.interp(row, rows, [0, 0.25, 0.8, 2.0, 2.6, 2.2, 1.1, 1.1, 2.5, 3.3, 2.8, 0.8, 0])
 
 
 def _fold_pockets(
