@@ -16,7 +16,9 @@ import scipy.io
 import scipy.sparse
 import torch
 from torch.testing import assert_close
+from typer.testing import CliRunner
 
+from facemodels.cli import app
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 from facemodels.morphable.converters import from_file
@@ -569,3 +571,34 @@ def test_converted_models_are_written_and_read(tmp_path, mini):
     for name, value in vars(model).items():
         other = getattr(again, name)
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+
+
+class TestCommand:
+    def run(self, *arguments):
+        return CliRunner().invoke(app, ["convert-model", *map(str, arguments)])
+
+    def test_converts_with_a_list_of_landmarks(self, tmp_path, mini):
+        TestSurrey().write(tmp_path / "sfm.bin", mini, expression="blendshapes")
+        (tmp_path / "points.json").write_text(json.dumps(mini.landmarks))
+        out = tmp_path / "sfm.safetensors"
+        result = self.run(tmp_path / "sfm.bin", out, "--landmarks", tmp_path / "points.json")
+        assert result.exit_code == 0, result.exception
+        assert "4 identity and 2 expression components; licence: Surrey" in result.output
+        assert MorphableModel.load(out).landmarks.tolist() == mini.landmarks
+
+    @pytest.mark.parametrize(
+        ("content", "out", "message"),
+        [
+            ("[1, 2", "m.safetensors", "is missing or no JSON"),
+            ('{"a": 1}', "m.safetensors", "must hold a JSON list of 68 vertex numbers"),
+            ("[1]", "m.npz", "end it in .safetensors"),
+            ("[1]", "m.safetensors", "at least 9 of them, got 1"),
+        ],
+    )
+    def test_rejects(self, tmp_path, mini, content, out, message):
+        TestSurrey().write(tmp_path / "sfm.bin", mini)
+        (tmp_path / "points.json").write_text(content)
+        result = self.run(tmp_path / "sfm.bin", tmp_path / out, "--landmarks", tmp_path / "points.json")
+        assert isinstance(result.exception, InputError)
+        assert message in str(result.exception)
+        assert not (tmp_path / out).exists()

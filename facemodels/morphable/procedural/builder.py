@@ -43,12 +43,13 @@ def masculinity(identity: Array) -> float:
         >>> masculinity(np.zeros(157))
         0.0
     """
-    weights = np.array([_MASCULINE.get(name, 0.0) for name in _named()])
+    weights = np.array([_MASCULINE.get(name, 0.0) for name in identity_names()])
     return float(identity[: len(weights)] @ weights / np.linalg.norm(weights))
 
 
 @cache
-def _named() -> tuple[str, ...]:
+def identity_names() -> tuple[str, ...]:
+    """Names of the leading identity components; the smooth fields that follow have none."""
     return tuple(named_components(mean_head()))
 
 
@@ -57,7 +58,7 @@ def build_model() -> MorphableModel:
     head = mean_head()
     expression = expression_components(head)
     identity, _ = identity_components(head)
-    smooth = identity[len(_named()) :]
+    smooth = identity[len(identity_names()) :]
     smooth -= _within_span(smooth, expression)  # what no name covers is not to look like an expression either
     return MorphableModel(
         mean=_tensor(head.position),
