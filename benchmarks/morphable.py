@@ -37,7 +37,7 @@ SCORES = {  # MediaPipe's blendshape scores, and the components that should rais
     "mouthUpperUpLeft": ("upper_lip_raise",),
     "mouthLowerDownLeft": ("lower_lip_depress",),
     "mouthStretchLeft": ("stretch_left", "stretch_right"),
-    "mouthRight": ("mouth_sideways",),
+    "mouthLeft": ("mouth_sideways",),
 }
 
 

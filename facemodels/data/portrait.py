@@ -55,17 +55,17 @@ def build_heads(
     moved = (model.vertices(identity) - model.mean).gather(1, attached)
     shown = torch.tensor([one.shown for one in hair])[:, None, None]
     strands = torch.from_numpy(np.stack([one.position for one in hair])).float() + moved * shown
-    curtain = torch.from_numpy(hair_triangles())
+    outside, inside = (torch.from_numpy(triangles.copy()) for triangles in hair_triangles())
+    shell = torch.cat([outside, inside])
     vertices = model.vertices(identity, expression)
-    outside = curtain[: len(curtain) // 2]  # with both sides the normals would cancel
     skin = [albedo_model().colours(person) for person in complexions]
     colours = np.concatenate([np.stack(skin), np.stack([one.albedo for one in hair])], axis=1)
     return Heads(
         vertices=torch.cat([vertices, strands], dim=1),
         normals=torch.cat([vertex_normals(vertices, model.triangles), vertex_normals(strands, outside)], dim=1),
         albedo=torch.from_numpy(colours).float(),
-        triangles=torch.cat([model.triangles, curtain + model.n_vertices]),
-        face=torch.cat([model.face, torch.zeros(len(curtain), dtype=torch.bool)]),
+        triangles=torch.cat([model.triangles, shell + model.n_vertices]),
+        face=torch.cat([model.face, torch.zeros(len(shell), dtype=torch.bool)]),
     )
 
 

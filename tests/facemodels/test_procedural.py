@@ -282,12 +282,13 @@ class TestHair:
             assert 105 < top < 175
 
     def test_triangles_look_outwards_and_inwards(self):
-        triangles, hair = hair_triangles(), hair_of(**LONG)
-        half = len(triangles) // 2
-        assert np.array_equal(triangles[:half], triangles[half:, ::-1])
-        a, b, c = (hair.position[triangles[:half, k]] for k in range(3))
-        normal, centre = np.cross(b - a, c - a), (a + b + c) / 3 - [0, 0, -5]
-        assert ((normal * centre)[:, [0, 2]].sum(axis=1) > 0)[: half - 70].mean() > 0.95
+        (outside, inside), hair = hair_triangles(), hair_of(**LONG)
+        for triangles, sign in ((outside, 1), (inside, -1)):
+            a, b, c = (hair.position[triangles[:, k]] for k in range(3))
+            normal, centre = np.cross(b - a, c - a), (a + b + c) / 3 - [0, 0, -5]
+            assert (sign * (normal * centre)[:, [0, 2]].sum(axis=1) > 0).mean() > 0.95
+        turned_back = {tuple(np.roll(one[::-1], -one[::-1].argmin())) for one in inside}
+        assert turned_back <= {tuple(np.roll(one, -one.argmin())) for one in outside}
 
     def test_hangs_as_far_as_it_is_long(self):
         for length in (60.0, 180.0):

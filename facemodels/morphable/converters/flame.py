@@ -162,9 +162,10 @@ class _Sparse(_Kept):
 
     def dense(self) -> Array:
         rows, columns = self.state["_shape"] if "_shape" in self.state else self.state["shape"]
-        data, indices, starts = (dense(self.state[name]) for name in ("data", "indices", "indptr"))
+        data, row, starts = (dense(self.state[name]) for name in ("data", "indices", "indptr"))
         result = np.zeros((int(rows), int(columns)))
-        np.add.at(result, (indices, np.repeat(np.arange(int(columns)), np.diff(starts))), data)
+        column = np.repeat(np.arange(int(columns)), np.diff(starts).astype(np.int64))
+        np.add.at(result, (row.astype(np.int64), column), data)
         return result
 
 

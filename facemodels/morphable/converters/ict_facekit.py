@@ -59,7 +59,7 @@ def from_folder(folder: Path) -> MorphableModel:
         "triangles": triangles[(triangles < face).all(axis=1)],
         "uv": uv[:face],
         "landmarks68": landmarks,
-        "narrow_face_vertices": np.int64(_NARROW if landmarks.max() < _NARROW < face else face),
+        "narrow_face_vertices": np.array(_NARROW if landmarks.max() < _NARROW < face else face),
     })  # fmt: skip
 
 

@@ -115,12 +115,12 @@ def sample_complexion(generator: np.random.Generator, masculinity: float = 0.0) 
         make_up=0.0 if man or generator.random() < 0.3 else generator.uniform(0.3, 1.0),
         parting=generator.uniform(-1, 1),
         tones=generator.standard_normal(N_TONES),
-        **_sample_haircut(generator, man, age, melanin),
+        **_choose_haircut(generator, man, age, melanin),
     )
 
 
-_HAIRCUTS: dict[str, tuple[float, float, dict[str, tuple[float, float]]]] = {
-    # share among women and among men; ranges of the parameters
+HAIRCUTS: dict[str, tuple[float, float, dict[str, tuple[float, float]]]] = {
+    # share among women and among men; ranges of the parameters, others keep their defaults
     "bald": (0.0, 0.07, {"bald": (1, 1)}),
     "shorn": (0.01, 0.14, {"hair_top": (0, 0.4), "hair_volume": (0, 0.4), "fringe": (-14, 2)}),
     "crop": (0.04, 0.34, {"hair_top": (4, 14), "hair_volume": (1, 4), "fringe": (-12, 3)}),
@@ -138,14 +138,17 @@ _HAIRCUTS: dict[str, tuple[float, float, dict[str, tuple[float, float]]]] = {
 }  # fmt: skip
 
 
-def _sample_haircut(generator: np.random.Generator, man: bool, age: float, melanin: float) -> dict[str, float]:
+def _choose_haircut(generator: np.random.Generator, man: bool, age: float, melanin: float) -> dict[str, float]:
     """Parameters of one of the haircuts; men grow bald with age, and curls come with dark skin."""
-    shares = np.array([cut[man] for cut in _HAIRCUTS.values()])
+    shares = np.array([cut[man] for cut in HAIRCUTS.values()])
     factors = {"bald": 3 * age, "curly": 0.5 + 2 * melanin, "shorn": 0.7 + 1.5 * melanin}
-    shares *= [factors.get(name, 1.0) for name in _HAIRCUTS]
-    name = generator.choice(list(_HAIRCUTS), p=shares / shares.sum())
-    ranges = _HAIRCUTS[name][2]
-    return {key: float(generator.uniform(*limits)) for key, limits in ranges.items()}
+    shares *= [factors.get(name, 1.0) for name in HAIRCUTS]
+    return sample_haircut(generator, str(generator.choice(list(HAIRCUTS), p=shares / shares.sum())))
+
+
+def sample_haircut(generator: np.random.Generator, name: str) -> dict[str, float]:
+    """Parameters of one of `HAIRCUTS`, for a `Complexion`; those that are not among them keep their defaults."""
+    return {key: float(generator.uniform(*limits)) for key, limits in HAIRCUTS[name][2].items()}
 
 
 def hair_tips(person: Complexion, angle: Array) -> Array:
@@ -187,16 +190,19 @@ class AlbedoModel:
         colour = _mix(colour, brow, self._brows(person.brow_thickness) * person.brow_density)
         colour = _mix(colour, 0.35 * brow, self._upper_lashes * (0.7 + 0.3 * person.make_up))
         colour = _mix(colour, 0.6 * brow + 0.25 * skin_tone, self._lower_lashes * (0.2 + 0.4 * person.make_up))
-        colour = colour * (self._occlusion * (1 - self._shadow_of_hair(person)) * (1 - self._lines(person)))[:, None]
+        colour = (
+            colour * (self._occlusion * (1 - self._shadow_of_hair(person)) * (1 - person.age * self._lines))[:, None]
+        )
         if not person.bald:
             colour = _mix(colour, hair * (1 + self._strands[:, None]), 0.97 * self._hair(person))
         colour = _mix(colour, 0.5 * skin_tone + [0.10, 0.02, 0.02], (head.pocket == EYE_POCKET).astype(float))
         colour = _mix(colour, 0.5 * lip, (head.pocket == MOUTH_POCKET).astype(float))
         colour = _mix(colour, np.array([0.16, 0.05, 0.05]), self._inside_mouth)
         colour[head.teeth] = (
-            np.array([0.88, 0.85, 0.78]) * (0.82 + 0.18 * np.sin(np.pi * head.ring[head.teeth]))[:, None]
+            np.array([0.76, 0.73, 0.66]) * (0.82 + 0.18 * np.sin(np.pi * head.ring[head.teeth]))[:, None]
         )
         colour[head.eyeball] = _eye_colour(head.ring[head.eyeball], person.iris)
+        colour = _mix(colour, np.ones(3), 0.85 * self._catch_light)
         return np.clip(colour * (1 - 0.38 * self._lid_shadow)[:, None], 0.01, 1.0)
 
     def _skin(self, person: Complexion) -> Array:
@@ -218,7 +224,7 @@ class AlbedoModel:
 
     def _brows(self, thickness: float) -> Array:
         across, level = self.head.across, self.head.level
-        middle = np.interp(across, [8, 11, 25, 38, 50, 56], [22.0, 22.4, 24.4, 25.6, 22.2, 19])
+        middle = np.interp(across, [8, 11, 25, 38, 50, 56], [19.6, 20.2, 22.6, 23.6, 20.4, 17.5])
         width = np.interp(across, [8, 11, 25, 38, 50, 56], [2.2, 2.9, 2.9, 2.3, 1.3, 0.9])
         ends = rise(across, 7.5, 12) * rise(across, 54, 45)
         return self._front_skin * ends * np.exp(-((np.abs(level - middle) / (width * thickness)) ** 2.4))
@@ -241,7 +247,8 @@ class AlbedoModel:
         )
         return self.head.skin * (0.32 * below * rise(self.head.hair, 0.6, 0.2) + 0.30 * beside * (self.head.level < 60))
 
-    def _lines(self, person: Complexion) -> Array:
+    @cached_property
+    def _lines(self) -> Array:
         """Lines and bags of age."""
         across, level = self.head.across, self.head.level
         outside = anatomy.nasolabial_distance(across, level)
@@ -249,7 +256,7 @@ class AlbedoModel:
         bags = 0.10 * bump(level + 13 - 0.010 * (across - 31) ** 2, 0, 2.2) * plateau(across, 30, 13)
         mouth = 0.14 * bump(across - 0.12 * (-72 - level), 29, 2.4) * plateau(level, -85, 11)
         frown = 0.10 * bump(across, 6, 2.2) * bump(level, 24, 6)
-        return self._front_skin * person.age * (fold + bags + mouth + frown)
+        return self._front_skin * (fold + bags + mouth + frown)
 
     @cached_property
     def _upper_lashes(self) -> Array:
@@ -311,6 +318,12 @@ class AlbedoModel:
     @cached_property
     def _lid_shadow(self) -> Array:
         return rise(self.head.position[:, 1] - EYE_LEVEL, 1.0, 6.0) * self.head.eyeball
+
+    @cached_property
+    def _catch_light(self) -> Array:
+        """A window's reflection on the cornea."""
+        around = np.arctan2(self.head.eye_offset[:, 1], self.head.eye_offset[:, 0])
+        return self.head.eyeball * bump(self.head.ring, 14, 4) * bump(around, np.deg2rad(58), np.deg2rad(13))
 
     @cached_property
     def _tone_fields(self) -> Array:

@@ -35,12 +35,12 @@ def lip_curves(x: Array) -> tuple[Array, Array, Array, Array]:
     across = np.abs(x)
     along = np.clip(across / MOUTH_HALF_WIDTH, 0, 1.6)
     beyond = rise(along, 0.9, 1.5)
-    line = MOUTH_LEVEL - 0.5 * bump(across, 9, 6) + 0.5 * rise(along, 0.6, 1.05)
+    line = MOUTH_LEVEL - 0.5 * bump(across, 9, 6) + 1.3 * rise(along, 0.5, 1.05)
     gap = 0.04 + 1.7 * rise(along, 1.0, 1.5)
     fullness = np.sqrt(np.clip(1 - along**2.2, 0, 1))
     bow = 1.5 * bump(across, 5.0, 3.6) - 1.2 * bump(x, 0, 2.6)
-    top = line + gap + 1.2 + 7.6 * fullness**0.9 + bow + 1.5 * beyond
-    bottom = line - gap - 1.2 - 8.2 * fullness**0.8 - 1.5 * beyond
+    top = line + gap + 1.2 + 6.9 * fullness**0.9 + bow + 1.5 * beyond
+    bottom = line - gap - 1.2 - 7.6 * fullness**0.8 - 1.5 * beyond
     return top, line + gap, line - gap, bottom
 
 

@@ -68,7 +68,7 @@ def _mouth_corner(head: Head, name: str, side: int) -> Components:
     droop = bump(outward, 27, 11) * bump(level, -75, 11) * skin
     return {
         f"smile_{name}": displacement(
-            side * (4.6 * wide + 1.2 * cheek), 5.2 * corner + 2.0 * cheek, 2.8 * cheek - 2.2 * wide
+            side * (5.2 * wide + 1.2 * cheek), 5.8 * corner + 2.2 * cheek, 2.8 * cheek - 2.2 * wide
         ),
         f"frown_{name}": displacement(side * 0.8 * wide, -4.6 * droop, -0.8 * corner),
         f"stretch_{name}": displacement(side * 5.2 * wide, -1.2 * corner, -2.8 * wide),
@@ -150,7 +150,7 @@ def _brows(head: Head) -> Components:
         components[f"brow_outer_raise_{name}"] = displacement(up=4.6 * outer, forward=0.6 * outer)
         components[f"brow_lower_{name}"] = displacement(
             right=-side * 2.0 * bump(outward, 16, 9) * half,
-            up=-(2.2 + 1.5 * bump(outward, 12, 9)) * down,
+            up=-(2.8 + 1.8 * bump(outward, 12, 9)) * down,
             forward=1.2 * down,
         )
     return components
@@ -158,7 +158,7 @@ def _brows(head: Head) -> Components:
 
 def _lids(head: Head) -> Components:
     brow = 0.7 * plateau(head.across, 30, 22) * bump(head.level, 25, 8) * head.face_skin
-    widened = _lid_motion(head, 1, -0.26) + _lid_motion(head, -1, -0.26)
+    widened = _lid_motion(head, 1, -0.34) + _lid_motion(head, -1, -0.34)
     closed = {f"eye_close_{name}": FULL_ACTION * _lid_motion(head, side, 1.0) for name, side in SIDES}
     return closed | {"eye_wide": widened + displacement(up=brow)}
 

@@ -16,6 +16,7 @@ from facemodels.morphable.procedural.head import SHEET_VERTICES, Head
 from facemodels.morphable.procedural.sheet import COLUMNS, ROWS
 
 _ROWS, _COLUMNS = 26, 72
+_COVERED_ROWS = 5  # whose inner side always lies on the head
 _CROWN = 156.0  # level of the first row, in mm
 _LOWEST, _STEP = -70.0, 2.0  # levels at which the scalp is tabulated
 _HANGS_FROM = 30.0  # level below which hair no longer follows the scalp
@@ -39,8 +40,8 @@ class Hair:
 
 
 @cache
-def hair_triangles() -> NDArray[np.int64]:
-    """Triangles of the shell, first from outside, then from inside, shape `(F, 3)`; the same for all hair."""
+def hair_triangles() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Triangles of the shell seen from outside, and those below the crown seen from inside; the same for all hair."""
     i, j = np.meshgrid(np.arange(_ROWS - 1), np.arange(_COLUMNS), indexing="ij")
     after = (j + 1) % _COLUMNS
     here, right, below, diagonal = (
@@ -49,7 +50,7 @@ def hair_triangles() -> NDArray[np.int64]:
     ring = np.arange(_COLUMNS)
     cap = np.stack([0 * ring[2:], ring[1:-1], ring[2:]], axis=1)
     outside = np.concatenate([np.stack([here, below, right], 1), np.stack([right, below, diagonal], 1), cap])
-    return np.concatenate([outside, outside[:, ::-1]])
+    return outside, outside[(outside >= _COVERED_ROWS * _COLUMNS).all(axis=1), ::-1]
 
 
 def hair_shell(head: Head, person: Complexion) -> Hair:
@@ -77,9 +78,10 @@ def hair_shell(head: Head, person: Complexion) -> Hair:
 def _thickness(person: Complexion, level: Array, angle: Array, down: Array) -> Array:
     """How far the hair stands off the scalp, in mm."""
     degrees = np.abs(angle)
-    top = rise(level, 25, 95)
+    facing = rise(degrees, 70, 35)
+    top = facing * rise(level, 25, 95) + (1 - facing) * rise(level, 60, 125)
     amount = person.hair_volume + (person.hair_top - person.hair_volume) * top
-    amount = amount + 0.5 * person.hair_top * bump(angle, 25 * person.parting, 45) * bump(level, 92, 20)
+    amount = amount + 0.35 * person.hair_top * bump(angle, 25 * person.parting, 38) * bump(level, 92, 20)
     combed_back = rise(person.fringe, 8, 0) * rise(degrees, 60, 40)
     short_sides = rise(person.hair_length, 20, 0) * rise(degrees, 40, 60)
     fading = np.maximum(combed_back, short_sides) * rise(down, 0.72, 1.0) * (1 - 0.75 * person.hair_curl)
@@ -100,7 +102,8 @@ def _strand_colours(person: Complexion, level: Array, angle: Array, down: Array)
     dark = 0.10 * bump(level, 150, 12) + 0.20 * rise(down, 0.9, 0.35) * rise(level, 60, 20)
     dark = dark + 0.25 * bump(angle, 35 * person.parting, 4) * rise(level, 60, 80) * straight
     brightness = np.clip((1 + strand) * (1 + 0.22 * gloss) * (1 - dark), 0.3, 1.8)
-    colour = hair_colour(person) * brightness[..., None] + 0.035 * gloss[..., None]
+    own = hair_colour(person)
+    colour = own * brightness[..., None] + 0.05 * (1 - own.max()) * gloss[..., None]
     return np.clip(colour, 0.01, 1).reshape(-1, 3)
 
 

@@ -31,7 +31,7 @@ def landmark_vertices(head: Head) -> NDArray[np.int64]:
 
     right_jaw = [(-82, -4), (-82, -35), (-80, -66), (-76, -94), (-63, -107), (-48, -111), (-32, -113), (-16, -115)]
     jaw = [*right_jaw, (0, -116), *((-degrees, height) for degrees, height in right_jaw[::-1])]
-    right_brow = [(-50, 21), (-41, 25), (-31, 24.7), (-21, 23.2), (-11, 21.8)]
+    right_brow = [(-50, 19.4), (-41, 23), (-31, 23.0), (-21, 21.4), (-11, 19.6)]
     brows = [*right_brow, *((-across, height) for across, height in right_brow[::-1])]
     nose = [*((0, height) for height in (1, -11, -22, -33)), *((across, -48.5) for across in (-13, -6.5, 0, 6.5, 13))]
     inner, outer = INNER_CORNER - 0.5, OUTER_CORNER + 0.5
