@@ -234,6 +234,8 @@ class TestFlame:
         jaw = np.clip((-60 - mini.mean[:, 1]) / 30, 0, 1)
         weights = np.zeros((count, 5))
         weights[:, 2], weights[:, 1] = jaw, 1 - jaw
+        posedirs = np.zeros((count, 3, 36))
+        posedirs[:, 2, 9:18] = 0.01 * jaw[:, None] * np.arange(9)  # what the turning jaw corrects
         joints = np.zeros((5, count))
         joints[:, 0] = 1.0
         joints[2] = 0.0
@@ -242,7 +244,7 @@ class TestFlame:
             "f": mini.triangles.astype(np.uint32),
             "v_template": wrap(mini.mean / 1000),
             "shapedirs": wrap(shapes),
-            "posedirs": np.zeros((count, 3, 36)),
+            "posedirs": posedirs,
             "weights": wrap(weights),
             "J_regressor": scipy.sparse.csc_matrix(joints),
             "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
@@ -280,10 +282,12 @@ class TestFlame:
 
         entries = self.entries(mini)
         entries["J_regressor"] = entries["J_regressor"].toarray()
-        turn = np.array([1e-4, 0, 0])
+        turn = np.array([1e-5, 2e-5, -3e-5])
         motion = flame._jaw_motion(entries, mini.mean / 1000, turn)
         joint = (entries["J_regressor"] @ mini.mean / 1000)[2]
         expected = entries["weights"][:, 2, None] * np.cross(turn, mini.mean / 1000 - joint)
+        cross = np.array([[0, -turn[2], turn[1]], [turn[2], 0, -turn[0]], [-turn[1], turn[0], 0]])
+        expected += entries["posedirs"][..., 9:18] @ cross.ravel()
         np.testing.assert_allclose(motion, expected, atol=1e-9)
 
     @pytest.mark.parametrize(

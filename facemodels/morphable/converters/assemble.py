@@ -147,13 +147,11 @@ def face_proper(mean: Array, triangles: NDArray[np.int64], landmarks: NDArray[np
 
 def principal(vectors: ArrayLike, deviations: ArrayLike) -> Array:
     """Components from columns of `(3 V, K)`, brought to unit length, times their standard deviations: `(K, V, 3)`."""
-    vectors, deviations = np.asarray(vectors, dtype=np.float64), np.asarray(deviations, dtype=np.float64).ravel()
-    if vectors.ndim != 2 or vectors.shape[1] != len(deviations) or len(vectors) % 3:
-        raise InputError(
-            f"MorphableModel.load: a basis of shape {vectors.shape} does not fit {len(deviations)} deviations"
-        )
-    vectors = vectors / np.linalg.norm(vectors, axis=0).clip(1e-12)
-    return (vectors * deviations).T.reshape(len(deviations), -1, 3)
+    axes, lengths = np.asarray(vectors, dtype=np.float64), np.asarray(deviations, dtype=np.float64).ravel()
+    if axes.ndim != 2 or axes.shape[1] != len(lengths) or len(axes) % 3:
+        raise InputError(f"MorphableModel.load: a basis of shape {axes.shape} does not fit {len(lengths)} deviations")
+    scaled = axes * (lengths / np.linalg.norm(axes, axis=0).clip(1e-12))
+    return np.ascontiguousarray(scaled.T).reshape(len(lengths), -1, 3)
 
 
 @cache

@@ -152,7 +152,7 @@ class _ChumpySelect(_Kept):
     """`chumpy.reordering.Select`: entries of another array, by their flat numbers."""
 
     def dense(self) -> Array:
-        chosen = dense(self.state["a"]).ravel()[dense(self.state["idxs"]).ravel()]
+        chosen = dense(self.state["a"]).ravel()[dense(self.state["idxs"]).ravel().astype(np.int64)]
         shape = self.state.get("preferred_shape")
         return chosen if shape is None else chosen.reshape(shape)
 
