@@ -23,7 +23,7 @@ _HAIR = np.array(
 )
 _RED_HAIR, _GREY_HAIR = np.array([0.46, 0.20, 0.09]), np.array([0.50, 0.50, 0.51])
 _IRIS = np.array([[0.22, 0.12, 0.06], [0.34, 0.21, 0.10], [0.42, 0.36, 0.20], [0.36, 0.46, 0.42], [0.38, 0.52, 0.66]])
-_LIGHTEST_SKIN = np.array([0.93, 0.775, 0.68])
+_LIGHTEST_SKIN = np.array([0.88, 0.715, 0.615])
 _MELANIN = np.array([0.98, 1.24, 1.40])  # absorption of red, green and blue
 _BLOOD = np.array([0.015, 0.13, 0.10])
 
@@ -93,7 +93,7 @@ def sample_complexion(generator: np.random.Generator, masculinity: float = 0.0) 
         masculinity: Of the face's shape, in standard deviations: makes beards and short hair likelier, make-up less.
     """
     man = bool(generator.random() < 1 / (1 + np.exp(-2.5 * masculinity)))
-    melanin = generator.beta(1.0, 2.1)
+    melanin = generator.beta(1.15, 2.2)
     age = generator.beta(1.3, 2.0)
     beard = man * generator.choice(
         [0.0, generator.uniform(0.1, 0.45), generator.uniform(0.5, 0.85)], p=[0.48, 0.32, 0.20]
@@ -282,7 +282,7 @@ class AlbedoModel:
         head = self.head
         across, level, degrees, row = head.across, head.level, head.degrees, head.row
         lips = rise(row, 8.9, 8.6) + rise(row, 12.2, 12.6) + (across > MOUTH_HALF_WIDTH + 1)
-        low = rise(level - 0.25 * np.clip(across - 22, 0, 25), -50, -62) * rise(level, -128, -116)
+        low = rise(level - 0.25 * np.clip(across - 22, 0, 25), -47, -55) * rise(level, -128, -116)
         low = low * (1 - 0.5 * bump(across, 44, 9) * bump(level, -62, 8))
         jaw = rise(degrees, 30, 58) * rise(level, -30, -55) * rise(degrees, 86, 78)
         grown = np.clip(np.maximum(low, jaw), 0, 1) * np.clip(lips, 0, 1)
