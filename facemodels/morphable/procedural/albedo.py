@@ -282,7 +282,9 @@ class AlbedoModel:
         head = self.head
         across, level, degrees, row = head.across, head.level, head.degrees, head.row
         lips = rise(row, 8.9, 8.6) + rise(row, 12.2, 12.6) + (across > MOUTH_HALF_WIDTH + 1)
-        low = rise(level - 0.25 * np.clip(across - 22, 0, 25), -47, -55) * rise(level, -128, -116)
+        moustache = rise(level, -47, -54) * plateau(across, 0, 24)
+        low = np.maximum(rise(level - 0.25 * np.clip(across - 22, 0, 25), -50, -64), moustache)
+        low = low * rise(level, -128, -116)
         low = low * (1 - 0.5 * bump(across, 44, 9) * bump(level, -62, 8))
         jaw = rise(degrees, 30, 58) * rise(level, -30, -55) * rise(degrees, 86, 78)
         grown = np.clip(np.maximum(low, jaw), 0, 1) * np.clip(lips, 0, 1)
