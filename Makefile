@@ -6,13 +6,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # threads that spin while they wait make everything slow on a busy machine
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-gpu check bench bench-gpu clean
 
 demo: .venv/.landmarks
 	$(BIN)/facemodels demo
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+# the kernels on a CUDA device, with the torch for it that is already in .venv
+test-gpu: .venv/.dev
+	$(BIN)/python -m pytest -m gpu tests/multilinear
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -21,7 +25,14 @@ check: .venv/.dev
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: .venv/.dev
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m benchmarks all
+	$(BIN)/python -m benchmarks table
+	$(BIN)/python -m benchmarks plot
+
+bench-gpu: .venv/.dev
+	$(BIN)/python -m benchmarks all --device cuda
+	$(BIN)/python -m benchmarks table --device cuda
+	$(BIN)/python -m benchmarks plot --device cuda
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -5,12 +5,14 @@ default of every function that has an element order; `order="F"` is Kolda and Ba
 """
 
 from multilinear import nn as nn
+from multilinear.autograd._dispatch import use as use
 from multilinear.contractions import mode_dot as mode_dot
 from multilinear.contractions import mttkrp as mttkrp
 from multilinear.contractions import mttkrps as mttkrps
 from multilinear.contractions import multi_mode_dot as multi_mode_dot
 from multilinear.cp import cp_loss as cp_loss
 from multilinear.cp import cp_to_tensor as cp_to_tensor
+from multilinear.maps import compress as compress
 from multilinear.maps import multilinear_loss as multilinear_loss
 from multilinear.maps import multilinear_map as multilinear_map
 from multilinear.matricization import fold as fold

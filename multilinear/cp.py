@@ -11,8 +11,8 @@ from multilinear import _checks
 from multilinear._arrays import ArrayT, namespace, permute, reshape
 from multilinear.autograd import cp as _cp
 from multilinear.autograd import cp_loss as _cp_loss
+from multilinear.autograd._dispatch import backend, is_eager
 from multilinear.autograd._dtypes import promote_for_product
-from multilinear.autograd._transforms import forward_mode_active, functorch_active
 from multilinear.maps import squared_error
 from multilinear.products import khatri_rao
 
@@ -113,9 +113,9 @@ def cp_loss(
 
 def _is_plain(tensor: Tensor) -> bool:
     """Real numbers of enough precision, and a value that Python may look at to choose the branch."""
-    if tensor.dtype not in (torch.float32, torch.float64) or tensor.ndim < 2 or tensor.is_meta:
+    if tensor.dtype not in (torch.float32, torch.float64) or tensor.ndim < 2:
         return False
-    return not (forward_mode_active() or functorch_active() or torch.compiler.is_compiling())
+    return is_eager(tensor) and backend() != "autodiff"
 
 
 def _from_tensors(factors: Any, weights: Any) -> Any:

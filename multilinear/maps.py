@@ -9,6 +9,7 @@ from torch import Tensor
 
 from multilinear import _checks
 from multilinear.autograd import mode_dot as _mode_dot
+from multilinear.autograd import multilinear_loss as _multilinear_loss
 from multilinear.autograd import multilinear_map as _multilinear_map
 from multilinear.autograd._dtypes import promote_for_product
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
@@ -30,8 +31,9 @@ def multilinear_map(
 
     Returns:
         Tensor of shape `(..., k)`. Mixed dtypes promote; under autocast the operands go to the autocast dtype, as in
-        `torch.matmul`. Complex inputs are not conjugated. The gradients are analytic, of every order, and only the core
-        and the inputs are kept for the backward pass, never the `(n, k_1 * ... * k_M)` products.
+        `torch.matmul`. Complex inputs are not conjugated. The gradients are analytic, of every order. From a million
+        elements on, only the core and the inputs are kept for the backward pass, not the `(n, k_1 * ... * k_M)`
+        products.
 
     Raises:
         TypeError: An operand is no torch tensor, or boolean; the inputs are no list or tuple.
@@ -62,7 +64,9 @@ def multilinear_loss(
 ) -> Num[Tensor, "..."]:
     """Squared error of the multilinear map: `||target - multilinear_map(core, inputs)||²`.
 
-    The sum runs over outputs and samples, as in the paper, not the mean that `torch.nn.MSELoss` takes.
+    The sum runs over outputs and samples, as in the paper, not the mean that `torch.nn.MSELoss` takes. For large real
+    problems the gradients are found together with the value, in one pass over the core: a value alone is cheaper under
+    `torch.no_grad()`. To fit inputs to a core that stays as it is, see `compress`.
 
     Args:
         target: Tensor of shape `(..., k)`, with the leading dimensions that the map has.
@@ -103,17 +107,87 @@ def multilinear_loss(
             f"multilinear_loss: target must have the shape of the map, {expected}, got {tuple(target.shape)}; "
             f"the batch comes first"
         )
-    prediction = _map(core, inputs)
+    core, rows = _one_batch(*promote_for_product([core, *inputs]))
+    samples = target.shape[:-1].numel()
+    if reduction != "none" and _multilinear_loss.is_supported(target, core, rows):
+        scale = 1 / samples if reduction == "mean" else 1
+        return _multilinear_loss.multilinear_loss(target.reshape(samples, -1), core, rows, scale)
+    prediction = _multilinear_map.multilinear_map(core, rows).reshape(target.shape)
     if reduction == "none":
         return squared_error(prediction, target, per_sample=True)
     total = squared_error(prediction, target)
-    return total if reduction == "sum" else total / max(target.shape[:-1].numel(), 1)
+    return total if reduction == "sum" else total / max(samples, 1)
+
+
+def compress(
+    target: Num[Tensor, "*batch outputs"], core: Num[Tensor, "outputs *inputs"]
+) -> tuple[Num[Tensor, "*batch columns"], Num[Tensor, "columns *inputs"], Num[Tensor, ""]]:
+    """A smaller problem with the same loss, for a core that stays as it is while its inputs are sought.
+
+    `multilinear_loss(target, core, z)` equals `multilinear_loss(small_target, small_core, z) + constant` for every `z`,
+    gradients included. A core of k outputs and c = k_1 * ... * k_M columns, k greater than c, becomes one of c outputs:
+    the factor R of its QR decomposition, and the target its coordinates in the range of Q. One decomposition of
+    O(k c²) thus makes every later step k / c times smaller.
+
+    Args:
+        target: Tensor of shape `(..., k)`.
+        core: Tensor of shape `(k, k_1, ..., k_M)`, of a floating-point or complex dtype.
+
+    Returns:
+        `(small_target, small_core, constant)` of shapes `(..., c)`, `(c, k_1, ..., k_M)` and `()`. None of them carries
+        a gradient.
+
+    Raises:
+        TypeError: An operand is no torch tensor, or its numbers are integers.
+        ValueError: The core has no more outputs than columns, or requires a gradient; the target's last size is not the
+            core's first; the devices differ.
+
+    Example:
+        >>> import torch, multilinear as ml
+        >>> core, target = torch.randn(500, 3, 4), torch.randn(8, 500)
+        >>> small_target, small_core, constant = ml.compress(target, core)
+        >>> small_target.shape, small_core.shape
+        (torch.Size([8, 12]), torch.Size([12, 3, 4]))
+        >>> z = [torch.randn(8, 3), torch.randn(8, 4)]
+        >>> torch.allclose(
+        ...     ml.multilinear_loss(target, core, z), ml.multilinear_loss(small_target, small_core, z) + constant
+        ... )
+        True
+
+    Reference:
+        Golub and Van Loan, "Matrix Computations", 4th edition, 2013, sec. 5.3.3 (least squares by QR).
+    """
+    _checks.check_tensor("compress", "target", target)
+    _checks.check_tensor("compress", "core", core)
+    _checks.check_same_place("compress", [target, core])
+    columns = core.shape[1:].numel()
+    if not (core.dtype.is_floating_point or core.dtype.is_complex):
+        raise TypeError(f"compress: the core must hold floating-point numbers, got {core.dtype}; convert it first")
+    if core.ndim < 2 or core.shape[0] <= columns:
+        raise ValueError(
+            f"compress: the core must have more outputs than columns, got {core.shape[:1].numel()} outputs and "
+            f"{columns} columns from shape {tuple(core.shape)}; this problem is as small as it gets"
+        )
+    if core.requires_grad:
+        raise ValueError("compress: the core requires a gradient, and a compressed one has none; pass core.detach()")
+    if target.ndim == 0 or target.shape[-1] != core.shape[0]:
+        raise ValueError(
+            f"compress: target must have shape (..., {core.shape[0]}), got {tuple(target.shape)}; the batch comes first"
+        )
+    with torch.no_grad():
+        target, core = promote_for_product([target, core])
+        orthonormal, small = torch.linalg.qr(core.flatten(1))
+        coordinates = target @ orthonormal.conj()
+        constant = squared_error(coordinates @ orthonormal.mT, target)
+    return coordinates, small.reshape(columns, *core.shape[1:]), constant
 
 
 def squared_error(prediction: Tensor, target: Tensor, *, per_sample: bool = False) -> Tensor:
     """Sum of `|prediction - target|²` over everything, or over the last dimension, in float32 or better."""
     dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
-    residual = prediction.to(dtype) - target.to(dtype)
+    residual = prediction - target
+    if residual.dtype != dtype:
+        residual = prediction.to(dtype) - target.to(dtype)
     if dtype.is_complex:
         residual = torch.view_as_real(residual).flatten(-2)
     return residual.square().sum(-1) if per_sample else residual.square().sum()
@@ -122,13 +196,20 @@ def squared_error(prediction: Tensor, target: Tensor, *, per_sample: bool = Fals
 def _map(core: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     core, *inputs = promote_for_product([core, *inputs])
     batch = _batch_shape(inputs)
-    if batch.numel() > 1:
-        core, inputs = _absorb_constants(core, inputs, batch)
-    rows = [
-        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(batch.numel(), -1) for z in inputs
-    ]
+    core, rows = _one_batch(core, *inputs)
     result = _multilinear_map.multilinear_map(core, rows)
     return result if len(batch) == 1 else result.reshape(*batch, core.shape[0])
+
+
+def _one_batch(core: Tensor, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The same problem with every input a matrix, one row a sample, and what is constant multiplied into the core."""
+    batch = _batch_shape(inputs)
+    varying = list(inputs)
+    if batch.numel() > 1:
+        core, varying = _absorb_constants(core, varying, batch)
+    return core, [
+        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(batch.numel(), -1) for z in varying
+    ]
 
 
 def _absorb_constants(core: Tensor, inputs: list[Tensor], batch: torch.Size) -> tuple[Tensor, list[Tensor]]:

@@ -174,7 +174,7 @@ def _check_matrices(function: str, matrices: Sequence[Any], axis: int, sizes: st
 
 
 def _khatri_rao_torch(matrices: Any) -> Any:
-    return _face_splitting.face_splitting([matrix.mT for matrix in promote(matrices)]).mT
+    return _face_splitting.khatri_rao(promote(matrices))
 
 
 def _face_splitting_torch(matrices: Any) -> Any:

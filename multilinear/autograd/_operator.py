@@ -18,16 +18,19 @@ Which of torch's mechanisms carries the derivative depends on who asks:
     torch.func        an autograd.Function with setup_context and vmap (in a compiled graph: the formula)
     everything else   a dispatcher operator: eager, autograd, torch.compile, torch.export, meta and fake tensors
 
+Small problems take the formula, too (`_dispatch.py`). A device may have code of its own behind the dispatcher operator.
+
 No single mechanism of torch 2.13 serves all three: a dispatcher operator alone returns zero tangents in forward
 mode without an error, and an autograd.Function with a `jvp` method is rejected or dropped by torch.compile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from multilinear.autograd._dispatch import check_backend, takes_formula
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
 
 _LIBRARY = torch.library.Library("multilinear", "DEF")
@@ -44,12 +47,26 @@ class MultilinearOperator:
         arguments: Names of the tensors, two or more.
         forward: `forward(*tensors)`, in ATen operations.
         backward: `backward(gradient, tensors, needed)`: for every tensor its gradient, or None where `needed` is False.
+        elements: `elements(*tensors)`, the size of the largest tensor involved, by which `_dispatch.py` chooses.
+        kernels: For a device's dispatch key ("CPU", "CUDA") the pair `(forward, backward)` to run there.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], forward: Forward, backward: Backward):
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        forward: Forward,
+        backward: Backward,
+        *,
+        elements: Callable[..., int],
+        kernels: Mapping[str, tuple[Forward, Backward]] | None = None,
+    ):
         self.name = name
         self.formula = forward
         self.backward_formula = backward
+        self._kind = name.rstrip("_0123456789")
+        self._elements = elements
+        self.kernels = dict(kernels or {})
         self._register(name, arguments)
         self._operator = getattr(torch.ops.multilinear, name).default
         self._backward_operator = getattr(torch.ops.multilinear, f"{name}_backward").default
@@ -57,7 +74,8 @@ class MultilinearOperator:
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """`forward(*tensors)`, differentiable."""
-        if forward_mode_active():
+        check_backend(self._kind, tensors[0])
+        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
             return self.formula(*tensors)
         if functorch_active():
             return self.formula(*tensors) if torch.compiler.is_compiling() else self._function.apply(*tensors)
@@ -66,7 +84,7 @@ class MultilinearOperator:
     def backward(self, gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
         """`backward(gradient, tensors, needed)`, differentiable."""
         needed = [bool(need) for need in needed]
-        if forward_mode_active():
+        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
             return self.backward_formula(gradient, tensors, needed)
         if functorch_active():
             if torch.compiler.is_compiling():
@@ -82,18 +100,8 @@ class MultilinearOperator:
         _LIBRARY.define(f"{name}({tensors}) -> Tensor")
         _LIBRARY.define(f"{name}_backward(Tensor gradient, {tensors}, bool[] needed) -> ({gradients})")
 
-        # Detached, because torch.matmul copies its operands into another layout where one requires a gradient.
-        def run(*tensors: Tensor) -> Tensor:
-            return self.formula(*(tensor.detach() for tensor in tensors))
-
-        def run_backward(*arguments: Any) -> tuple[Tensor, ...]:
-            *given, needed = arguments
-            gradient, *tensors = (tensor.detach() for tensor in given)
-            return _fill(self.backward_formula(gradient, tensors, needed), gradient)
-
-        for suffix, kernel in (("", run), ("_backward", run_backward)):
-            _LIBRARY.impl(f"{name}{suffix}", kernel, "CompositeExplicitAutograd")
-            torch.library.register_fake(f"multilinear::{name}{suffix}", kernel, lib=_LIBRARY)
+        for key in ("CompositeExplicitAutograd", *self.kernels):
+            self._implement(key)
 
         def save(ctx: Any, inputs: Sequence[Tensor], output: Tensor) -> None:
             ctx.save_for_backward(*inputs)
@@ -125,6 +133,24 @@ class MultilinearOperator:
 
         torch.library.register_vmap(f"multilinear::{name}", batched, lib=_LIBRARY)
         torch.library.register_vmap(f"multilinear::{name}_backward", batched_backward, lib=_LIBRARY)
+
+    def _implement(self, key: str) -> None:
+        def pair() -> tuple[Forward, Backward]:
+            return self.kernels.get(key, (self.formula, self.backward_formula))
+
+        # Detached, because torch.matmul copies its operands into another layout where one requires a gradient.
+        def run(*tensors: Tensor) -> Tensor:
+            return pair()[0](*(tensor.detach() for tensor in tensors))
+
+        def run_backward(*arguments: Any) -> tuple[Tensor, ...]:
+            *given, needed = arguments
+            gradient, *tensors = (tensor.detach() for tensor in given)
+            return _fill(pair()[1](gradient, tensors, needed), gradient)
+
+        for suffix, function in (("", run), ("_backward", run_backward)):
+            _LIBRARY.impl(f"{self.name}{suffix}", function, key)
+            if key == "CompositeExplicitAutograd":
+                torch.library.register_fake(f"multilinear::{self.name}{suffix}", function, lib=_LIBRARY)
 
     def _second_derivative(
         self,

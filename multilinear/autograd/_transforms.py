@@ -1,10 +1,11 @@
 """Which of torch's function transforms is active: the only file that reads private names of torch.
 
-An operator chooses its path by these two questions (`autograd/_operator.py`). Both names are private, so
+An operator chooses its path by these questions (`autograd/_operator.py`). All names are private, so
 `tests/multilinear/test_transforms.py` asks them inside every transform and fails loudly when torch moves them.
 """
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 
@@ -16,3 +17,8 @@ def forward_mode_active() -> bool:
 def functorch_active() -> bool:
     """Whether a `torch.func` transform (`grad`, `vjp`, `jacrev`, `vmap`, ...) is running."""
     return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_batched_gradient(gradient: Tensor) -> bool:
+    """Whether a backward pass gets many gradients at once (`is_grads_batched`, `jacobian(vectorize=True)`)."""
+    return torch._C._functorch.is_legacy_batchedtensor(gradient)  # pyright: ignore[reportAttributeAccessIssue]

@@ -25,7 +25,7 @@ LARGEST = 4
 def forward(*factors: Tensor) -> Tensor:
     """Factors `(..., I_m, R)` to `(..., I_0, ..., I_N)`."""
     sizes = [factor.shape[-2] for factor in factors]
-    split = _split(sizes)
+    split = face_splitting.balanced_split(sizes)
     matrix = _product(factors[:split]).mT.matmul(_product(factors[split:]))
     return matrix.unflatten(-1, sizes[split:]).unflatten(-1 - len(sizes[split:]), sizes[:split])
 
@@ -33,7 +33,7 @@ def forward(*factors: Tensor) -> Tensor:
 def backward(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
     """Gradient of every needed factor; `gradient` is `(..., I_0, ..., I_N)`."""
     order = len(factors)
-    split = _split([factor.shape[-2] for factor in factors])
+    split = face_splitting.balanced_split([factor.shape[-2] for factor in factors])
     matrix = gradient.flatten(split - order).flatten(-1 - split, -2)
     left, right = factors[:split], factors[split:]
     results: list[Tensor | None] = [None] * order
@@ -56,18 +56,15 @@ def _factors(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]
     return [None if row is None else row.mT for row in rows]
 
 
-def _split(sizes: Sequence[int]) -> int:
-    """The number of modes in the left group, for the smallest sum of both groups' sizes."""
-    best, smallest = 1, sizes[0] + math.prod(sizes[1:])
-    for split in range(2, len(sizes)):
-        total = math.prod(sizes[:split]) + math.prod(sizes[split:])
-        if total < smallest:
-            best, smallest = split, total
-    return best
+def elements(*factors: Tensor) -> int:
+    """Elements of the tensor."""
+    return math.prod(factor.shape[-2] for factor in factors)
 
 
 OPERATORS = {
-    order: MultilinearOperator(f"cp_to_tensor_{order}", [f"factor{m}" for m in range(order)], forward, backward)
+    order: MultilinearOperator(
+        f"cp_to_tensor_{order}", [f"factor{m}" for m in range(order)], forward, backward, elements=elements
+    )
     for order in range(2, LARGEST + 1)
 }
 

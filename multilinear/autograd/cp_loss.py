@@ -31,7 +31,7 @@ def expanded(tensor: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]
     """The loss by its three terms, and `||x||²`, which says how far they can have cancelled."""
     grams = reduce(mul, (factor.mT @ factor for factor in factors))
     inner: Any = _Inner.apply(tensor, *factors)
-    norm = tensor.square().sum()
+    norm = tensor.square().sum() if tensor.requires_grad else _squared_norm(tensor)
     return norm - 2 * inner + grams.sum(), norm
 
 
@@ -39,6 +39,11 @@ def by_residuals(tensor: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """The loss as a sum over the entries of the tensor."""
     loss: Any = _Residual.apply(tensor, *factors)
     return loss
+
+
+def _squared_norm(tensor: Tensor) -> Tensor:
+    """Sum of squares without a tensor of squares: by rows, which are added in float64."""
+    return torch.linalg.vector_norm(tensor.flatten(1), dim=1).double().square().sum().to(tensor.dtype)
 
 
 class _Inner(torch.autograd.Function):

@@ -8,8 +8,11 @@ The modes before the multiplied one are merged into `l`, those after it into `r`
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from multilinear.autograd import _memory
+from multilinear.autograd._dispatch import takes_formula
 from multilinear.autograd._operator import MultilinearOperator
 
 
@@ -19,7 +22,7 @@ def forward(tensor: Tensor, matrix: Tensor) -> Tensor:
         return tensor.squeeze(-1).matmul(matrix.mT).unsqueeze(-1)
     if tensor.shape[-3] == 1:
         return matrix.matmul(tensor.squeeze(-3)).unsqueeze(-3)
-    return matrix.unsqueeze(-3).matmul(tensor)
+    return (matrix if matrix.ndim == 2 else matrix.unsqueeze(-3)).matmul(tensor)
 
 
 def backward(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
@@ -37,16 +40,64 @@ def _gradient_matrix(gradient: Tensor, tensor: Tensor) -> Tensor:
         return gradient.squeeze(-3).matmul(tensor.squeeze(-3).mT)
     if right == 1:
         return gradient.squeeze(-1).mT.matmul(tensor.squeeze(-1))
+    if rows == 1:
+        return tensor.matmul(gradient.mT).sum(-3).mT
     if rows * columns <= right * (rows + columns):  # whichever temporary is smaller
         return gradient.matmul(tensor.mT).sum(-3)
     return gradient.transpose(-3, -2).flatten(-2).matmul(tensor.transpose(-3, -2).flatten(-2).mT)
 
 
-OPERATOR = MultilinearOperator("mode_dot", ["tensor", "matrix"], forward, backward)
+def forward_cpu(tensor: Tensor, matrix: Tensor) -> Tensor:
+    """`forward` into fresh memory that is cheap to get, and without matrix products where a loop over one size does."""
+    if tensor.ndim > 3 or matrix.ndim > 2:
+        return forward(tensor, matrix)
+    (left, size, right), rows = tensor.shape, matrix.shape[0]
+    if rows == 1 and right > 1:  # a vector: as many small products as the left modes have elements
+        return matrix.expand(left, 1, size).bmm(tensor)
+    if not _memory.is_large((left, rows, right), tensor):
+        return forward(tensor, matrix)
+    result = _memory.empty((left, rows, right), tensor)
+    if size == 1:
+        return torch.mul(tensor, matrix, out=result)
+    if right == 1:
+        torch.mm(tensor.squeeze(-1), matrix.mT, out=result.squeeze(-1))
+    elif left == 1:
+        torch.mm(matrix, tensor.squeeze(0), out=result.squeeze(0))
+    else:
+        torch.bmm(matrix.expand(left, rows, size), tensor, out=result)
+    return result
+
+
+def backward_cpu(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
+    """`backward` by `forward_cpu`."""
+    tensor, matrix = tensors
+    return [
+        forward_cpu(gradient, matrix.mT.conj()) if needed[0] else None,
+        _gradient_matrix(gradient, tensor.conj()) if needed[1] else None,
+    ]
+
+
+def elements(tensor: Tensor, matrix: Tensor) -> int:
+    """Elements of the tensor or of the result, whichever has more."""
+    left, size, right = tensor.shape[-3:]
+    return left * max(size, matrix.shape[-2]) * right
+
+
+OPERATOR = MultilinearOperator(
+    "mode_dot",
+    ["tensor", "matrix"],
+    forward,
+    backward,
+    elements=elements,
+    kernels={"CPU": (forward_cpu, backward_cpu)},
+)
 
 
 def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
     """Tensor `(I_0, ..., I_N)` times matrix `(J, I_mode)`: the mode's size becomes J."""
+    if tensor.ndim == 3 and mode == 1:
+        return OPERATOR(tensor, matrix)
     left, right = tensor.shape[:mode], tensor.shape[mode + 1 :]
     merged = tensor.reshape(left.numel(), tensor.shape[mode], right.numel())
-    return OPERATOR(merged, matrix).reshape(*left, matrix.shape[0], *right)
+    outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix))
+    return (forward if outer else OPERATOR)(merged, matrix).reshape(*left, matrix.shape[0], *right)

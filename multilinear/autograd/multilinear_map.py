@@ -7,6 +7,7 @@ With g = 2 (y - x) the last line is 2 Aᵀ (A z_m - x): eq. 23. Only the core an
 pass; K, which is larger than both as soon as the batch is, is made again.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -42,9 +43,19 @@ def _as_matrix(core: Tensor, order: int) -> Tensor:
     return matrix.reshape(matrix.shape[-2:]) if matrix.shape[:-2].numel() == 1 else matrix
 
 
+def elements(core: Tensor, *inputs: Tensor) -> int:
+    """Elements of the core or of the samples' products, whichever are more."""
+    outputs, *sizes = core.shape[-len(inputs) - 1 :]
+    return max(outputs, inputs[0].shape[-2]) * math.prod(sizes)
+
+
 OPERATORS = {
     order: MultilinearOperator(
-        f"multilinear_map_{order}", ["core", *(f"z{m}" for m in range(order))], forward, backward
+        f"multilinear_map_{order}",
+        ["core", *(f"z{m}" for m in range(order))],
+        forward,
+        backward,
+        elements=elements,
     )
     for order in range(1, LARGEST + 1)
 }

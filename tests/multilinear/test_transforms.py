@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from multilinear.autograd._transforms import forward_mode_active, functorch_active
+from multilinear.autograd._transforms import forward_mode_active, functorch_active, is_batched_gradient
 
 REVERSE = {
     "grad": lambda f: torch.func.grad(f),
@@ -55,3 +55,13 @@ def test_dual_numbers_are_seen():
     with forward_ad.dual_level():
         assert forward_mode_active()
     assert not forward_mode_active()
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_batched_gradients_are_seen(batched):
+    seen = []
+    x = torch.ones(3, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda gradient: seen.append(is_batched_gradient(gradient)))
+    torch.autograd.grad(y, x, torch.eye(3) if batched else torch.ones(3), is_grads_batched=batched)
+    assert seen == [batched]

@@ -1,0 +1,131 @@
+"""Which code runs, by device, dtype and size.
+
+    formula     the forward formula in ATen operations, differentiated by torch's tape
+    operator    the same formula with its analytic backward pass, in ATen operations
+    kernel      forward and analytic backward pass written for the device, behind the operator
+
+The analytic backward pass costs some microseconds of Python and saves a pass over memory or two. Where the whole
+problem takes as long as the Python, the formula is faster: below `SMALL` elements of the largest tensor involved.
+`python -m benchmarks small` measures the line.
+
+A kernel runs at the sizes at which it was measured to be the fastest, and where nothing was measured, not at all
+(`KERNELS`). `use("triton")` asks for it whatever the size.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from multilinear.autograd._transforms import forward_mode_active, functorch_active
+
+Backend = Literal["auto", "torch", "triton", "autodiff"]
+
+SMALL = {  # autodiff's time / analytic's below and above, forward + backward, float32, one thread of an AMD EPYC
+    "face_splitting": 500_000,  # (9, 15, 80): 0.55 at 173,000, 1.0 to 2.0 at 691,000, 1.8 to 2.2 at 2.8 million
+    "multilinear_map": 1_000_000,  # core x (10, 20), n = 16: 0.74 at 200,000, 0.93 at 2 million, where memory decides
+    "multilinear_loss": 1_000_000,  # the same: 0.82 at 200,000, 0.94 at 1 million, 1.04 at 2 million, 1.7 at 33 million
+    "mode_dot": 60_000,  # middle mode of a cube: 0.73 at 8,000, 1.0 at 64,000, 1.28 at 216,000
+    "outer_mode_dot": 4_000_000,  # first or last mode: 0.6 at 216,000, 0.8 at 1 million; above, cheap memory decides
+    "cp_to_tensor": 60_000,  # cube, rank 8: 0.71 at 8,000, 0.98 at 64,000, 1.24 at 216,000
+}
+"""Elements of the largest tensor from which the analytic backward pass is the faster one on a CPU."""
+
+KERNELS: dict[str, int] = {}
+"""Elements of the largest tensor from which the kernel of an operator is the fastest on a CUDA device.
+
+No kernel has been measured on one yet, so "auto" runs none. A row names its device and the table it was read from.
+"""
+
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+_backend: Backend = "auto"
+
+
+@contextmanager
+def use(backend: Backend) -> Iterator[None]:
+    """Chooses the code behind the operators inside a `with` block, for tests and comparisons.
+
+    The results do not depend on it, save for rounding. It holds for the whole process, not for one thread, because
+    autograd runs backward passes in threads of its own.
+
+    Args:
+        backend: "auto", the default, takes the fastest that was measured for the device and size. "torch" takes the
+            analytic gradients in torch's own operations whatever the size. "triton" takes the GPU kernels whatever the
+            size; what they do not know, such as float64 or the batches of vmap, and operators without a kernel take
+            torch's operations. "autodiff" takes the forward formulas alone and lets torch differentiate them.
+
+    Raises:
+        ValueError: The backend is unknown. Under "triton", also by an operator that gets CPU tensors.
+        RuntimeError: The backend is "triton", and that package is not installed.
+
+    Example:
+        >>> import torch, multilinear as ml
+        >>> a, b = torch.rand(2, 3), torch.rand(4, 3)
+        >>> with ml.use("autodiff"):
+        ...     slow = ml.khatri_rao([a, b])
+        >>> torch.equal(slow, ml.khatri_rao([a, b]))
+        True
+    """
+    global _backend
+    if backend not in get_args(Backend):
+        raise ValueError(f"use: the backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "triton" and find_spec("triton") is None:
+        raise RuntimeError(
+            'use: the backend "triton" needs the package triton, which is not installed; install torch for CUDA, which '
+            'brings it, or take "auto"'
+        )
+    previous, _backend = _backend, backend
+    try:
+        yield
+    finally:
+        _backend = previous
+
+
+def backend() -> Backend:
+    """The backend in use."""
+    return _backend
+
+
+def takes_formula(operator: str, elements: int) -> bool:
+    """Whether torch's tape should differentiate the forward formula of a problem of this size."""
+    if _backend == "auto":
+        return not torch.compiler.is_compiling() and elements < SMALL[operator]
+    return _backend == "autodiff"
+
+
+def takes_kernel(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:
+    """Whether the operator's GPU kernel should run on these tensors, which have to be real and of one dtype for it."""
+    first = tensors[0]
+    if _backend == "triton":
+        wanted = True
+    else:
+        wanted = _backend == "auto" and elements >= KERNELS.get(operator, elements + 1)
+    return (
+        wanted
+        and first.is_cuda
+        and first.dtype in KERNEL_DTYPES
+        and all(x.dtype == first.dtype for x in tensors)
+        and torch.cuda.get_device_capability(first.device) >= (8, 0)
+        and find_spec("triton") is not None
+    )
+
+
+def check_backend(operator: str, tensor: Tensor) -> None:
+    """A CPU tensor where the GPU kernels were asked for."""
+    if _backend == "triton" and tensor.device.type == "cpu":
+        raise ValueError(
+            f'{operator}: the backend "triton" needs CUDA tensors, got one on the CPU; move it to a GPU, or take '
+            f'multilinear.use("auto")'
+        )
+
+
+def is_eager(*tensors: Tensor) -> bool:
+    """Whether Python may look at the values: plain tensors, no transform of torch.func, no dual numbers, no tracing."""
+    if forward_mode_active() or functorch_active() or torch.compiler.is_compiling():
+        return False
+    return all(type(tensor) in (Tensor, Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors)

@@ -1,0 +1,36 @@
+"""Memory for large results on the CPU.
+
+Fresh memory costs more than the arithmetic that fills it: the system hands it out in pages of 4 KiB, one interrupt
+each, and takes large blocks back as soon as they are freed. In pages of 2 MiB the same memory arrives four times faster
+(0.05 s instead of 0.20 s for the 531 MB gradient of the paper's texture core). torch does this for everything under
+`THP_MEM_ALLOC_ENABLE=1`.
+"""
+
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LARGE = 16 << 20
+"""Bytes from which it pays. Above 32 MiB the C library maps every block anew, above 16 it often does."""
+
+HUGE_PAGE = 2 << 20
+
+
+def is_large(shape: Sequence[int], like: Tensor) -> bool:
+    """Whether `empty` would ask for huge pages."""
+    elements = 1
+    for size in shape:
+        elements *= size
+    return elements * like.element_size() >= LARGE and like.device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Uninitialised contiguous tensor with the dtype and device of another; in huge pages if it is large."""
+    if not is_large(shape, like):
+        return like.new_empty(shape)
+    elements = torch.Size(shape).numel()
+    block = mmap.mmap(-1, elements * like.element_size() + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(block, dtype=like.dtype, count=elements).view(*shape)
