@@ -147,6 +147,40 @@ def prepare(
     print(f"{len(prepared)} faces in {out}{done}; look at {out / 'report.html'}")
 
 
+@app.command("convert-model")
+def convert_model(
+    source: Annotated[Path, typer.Argument(help="File or folder of a morphable model that you have.")],
+    out: Annotated[Path, typer.Argument(help="File to write, ending in .safetensors.")],
+    landmarks: Annotated[
+        Path | None, typer.Option(help="JSON list of the vertices of the 68 iBUG landmarks, for a mesh we do not know.")
+    ] = None,
+    blendshapes: Annotated[Path | None, typer.Option(help="Expressions of an eos model, in a second file.")] = None,
+) -> None:
+    """Convert ICT-FaceKit, the Basel Face Models, FLAME or a model of eos into one documented file."""
+    from facemodels.morphable.converters import from_file
+
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out} is no name for a model; end it in .safetensors")
+    model = from_file(source, landmarks=_vertices(landmarks), blendshapes=blendshapes)
+    model.save(out)
+    print(
+        f"wrote {out}: {model.name}, {model.n_vertices} vertices, {model.n_identity} identity and"
+        f" {model.n_expression} expression components; licence: {model.licence}"
+    )
+
+
+def _vertices(path: Path | None) -> list[int] | None:
+    if path is None:
+        return None
+    try:
+        vertices = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or no JSON: {error}") from error
+    if not isinstance(vertices, list) or not all(isinstance(vertex, int) for vertex in vertices):
+        raise InputError(f"{path} must hold a JSON list of 68 vertex numbers")
+    return vertices
+
+
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],

@@ -16,6 +16,7 @@ from facemodels.morphable.procedural import (
     Complexion,
     emotion_coefficients,
     limit_expression,
+    masculinity,
     sample_complexion,
 )
 from facemodels.rendering import irradiance_basis, light_from_direction
@@ -118,7 +119,7 @@ def exchange(source: FaceFactors, target: FaceFactors, factor: str) -> FaceFacto
 def sample_person(generator: np.random.Generator) -> tuple[Array, Complexion]:
     """Identity coefficients and colours of one person."""
     identity = sample_identity(generator)
-    return identity, sample_complexion(generator)
+    return identity, sample_complexion(generator, masculinity(identity))
 
 
 def sample_identity(generator: np.random.Generator) -> Array:

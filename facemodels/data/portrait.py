@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 
 from facemodels.config import SIZE
 from facemodels.morphable import MorphableModel
-from facemodels.morphable.procedural import Complexion, albedo_model, hair_triangles, long_hair, mean_head
+from facemodels.morphable.procedural import Complexion, albedo_model, hair_shell, hair_triangles, mean_head
 from facemodels.rendering import interpolate, project_weak_perspective, rasterize, shade, vertex_normals
 
 SUPERSAMPLING = 2
@@ -22,7 +22,7 @@ _INSIDE_HAIR = 0.55  # light that reaches the inner side of hair
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads with long hair, ready to be drawn.
+    """Heads with their hair, ready to be drawn.
 
     Attributes:
         vertices: Of the model, then of the hair, in mm, shape `(n, vertices, 3)`.
@@ -57,22 +57,22 @@ def build_heads(
         complexions: Colours and hair of each.
     """
     model = MorphableModel.procedural()
-    hair = [long_hair(mean_head(), person) for person in complexions]
+    hair = [hair_shell(mean_head(), person) for person in complexions]
     attached = torch.from_numpy(np.stack([one.attached for one in hair]))[..., None].expand(-1, -1, 3)
     moved = (model.vertices(identity) - model.mean).gather(1, attached)
-    shown = torch.tensor([person.hair_length > 0 and not person.bald for person in complexions])[:, None, None]
+    shown = torch.tensor([one.shown for one in hair])[:, None, None]
     strands = torch.from_numpy(np.stack([one.position for one in hair])).float() + moved * shown
-    curtain = torch.from_numpy(hair_triangles())
+    outside, inside = (torch.from_numpy(triangles.copy()) for triangles in hair_triangles())
+    shell = torch.cat([outside, inside])
     vertices = model.vertices(identity, expression)
-    outside = curtain[: len(curtain) // 2]  # with both sides the normals would cancel
     skin = [albedo_model().colours(person) for person in complexions]
     colours = np.concatenate([np.stack(skin), np.stack([one.albedo for one in hair])], axis=1)
     return Heads(
         vertices=torch.cat([vertices, strands], dim=1),
         normals=torch.cat([vertex_normals(vertices, model.triangles), vertex_normals(strands, outside)], dim=1),
         albedo=torch.from_numpy(colours).float(),
-        triangles=torch.cat([model.triangles, curtain + model.n_vertices]),
-        face=torch.cat([model.face, torch.zeros(len(curtain), dtype=torch.bool)]),
+        triangles=torch.cat([model.triangles, shell + model.n_vertices]),
+        face=torch.cat([model.face, torch.zeros(len(shell), dtype=torch.bool)]),
     )
 
 

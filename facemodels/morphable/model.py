@@ -36,6 +36,7 @@ class MorphableModel:
         licence: Under which terms it may be used.
         source: Where it comes from.
         albedo: Mean albedo in [0, 1], shape `(vertices, 3)`, or None.
+        uv: Texture coordinates, shape `(vertices, 2)`, or None.
 
     Raises:
         ValueError: Shapes do not fit together, or an index points outside of the vertices.
@@ -55,6 +56,7 @@ class MorphableModel:
     licence: str
     source: str
     albedo: Float[Tensor, "vertices 3"] | None = None
+    uv: Float[Tensor, "vertices 2"] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.mean)
@@ -66,6 +68,7 @@ class MorphableModel:
             "face": (len(self.triangles),),
             "landmarks": (_LANDMARKS,),
             "albedo": (count, 3),
+            "uv": (count, 2),
         }.items():
             value = getattr(self, field)
             if value is not None and tuple(value.shape) != expected:
@@ -151,12 +154,12 @@ class MorphableModel:
 
     @classmethod
     def load(cls, path: str | Path) -> "MorphableModel":
-        """Read a model that `save` wrote, or ICT-FaceKit's light model as an npz file.
+        """Read a model that `save` wrote, or one of others: see `facemodels.morphable.converters`.
 
-        Nothing in the file is executed: pickles are not read.
+        Nothing in the file is executed; of pickles only arrays are rebuilt.
 
         Args:
-            path: The file; what it is shows in its content, not in its name.
+            path: File or folder; what it is shows in its content, not in its name.
 
         Returns:
             The model, on the CPU.
@@ -165,17 +168,15 @@ class MorphableModel:
             InputError: There is no such file, it is damaged, or it is no morphable model that we know.
         """
         path = Path(path)
-        try:
-            if storage.is_npz(path):
-                from facemodels.morphable.converters import from_npz
+        if not storage.is_safetensors(path):
+            from facemodels.morphable.converters import from_file
 
-                return from_npz(path)
-            tensors, texts = storage.read(path)
+            return from_file(path)
+        tensors, texts = storage.read(path)
+        try:
             names = tuple(json.loads(texts.pop("expression_names")))
             fields_of_file: dict[str, Any] = {**tensors, **texts, "expression_names": names}
             return cls(**fields_of_file)
-        except InputError:
-            raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"MorphableModel.load: {path} is no complete morphable model: {error}") from error
 

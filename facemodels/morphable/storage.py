@@ -1,9 +1,24 @@
-"""Reading and writing the file of a morphable model: safetensors, with its texts as metadata."""
+"""Reading and writing the file of a morphable model: safetensors, with its texts as metadata.
+
+| tensor | shape | dtype | |
+| --- | --- | --- | --- |
+| `mean` | (vertices, 3) | float32 | mm; x to the viewer's right, y up, z to the viewer |
+| `identity` | (n_identity, vertices, 3) | float32 | mm per standard deviation |
+| `expression` | (n_expression, vertices, 3) | float32 | mm per standard deviation |
+| `triangles` | (triangles, 3) | int64 | anticlockwise from outside |
+| `face` | (triangles,) | bool | which belong to the face proper |
+| `landmarks` | (68,) | int64 | vertices of the iBUG landmarks |
+| `albedo` | (vertices, 3) | float32 | optional, in [0, 1] |
+| `uv` | (vertices, 2) | float32 | optional, texture coordinates |
+
+The metadata hold `format` (`facemodels.MorphableModel/1`), `name`, `licence`, `source`, and `expression_names`, a list
+in JSON.
+"""
 
 import json
 import os
+import struct
 import tempfile
-import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -73,14 +88,16 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             texts = dict(content.metadata() or {})
             tensors = {name: content.get_tensor(name) for name in content.keys()}
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"MorphableModel.load: {path} is neither a safetensors file nor an npz file that we know, or it is damaged"
-        ) from error
+        raise InputError(f"MorphableModel.load: {path} is a damaged safetensors file: {error}") from error
     if texts.pop("format", None) != FORMAT:
         raise InputError(f"MorphableModel.load: {path} is a safetensors file, but holds no morphable model")
     return tensors, texts
 
 
-def is_npz(path: Path) -> bool:
-    """Whether the file is a zip archive, as npz files are; False when there is no such file."""
-    return zipfile.is_zipfile(path)
+def is_safetensors(path: Path) -> bool:
+    """Whether the file starts as safetensors do: the length of a header in JSON, then the header."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= path.stat().st_size

@@ -18,7 +18,7 @@ def test_draws_a_sheet(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "PIXELS_PER_MM", 0.3)
     monkeypatch.setattr(sys, "argv", ["contact_sheets.py", str(tmp_path / "sheets"), "--only", "poses"])
     script.main()
-    page = np.asarray(Image.open(tmp_path / "sheets" / "poses.png"))
+    page = np.asarray(Image.open(tmp_path / "sheets" / "poses.png").convert("RGB"))
     assert page.shape == (128, 512, 3)
     tiles = page.reshape(2, 64, 8, 64, 3).swapaxes(1, 2).reshape(16, 64, 64, 3).astype(float)
     assert all(tile.std() > 20 for tile in tiles)  # each shows something, and no two show the same

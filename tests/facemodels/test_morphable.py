@@ -107,7 +107,7 @@ class TestFile:
     def test_rejects_other_files(self, tmp_path, content):
         path = tmp_path / "model.npz"
         path.write_bytes(content)
-        with pytest.raises(InputError, match="neither a safetensors file nor an npz file that we know"):
+        with pytest.raises(InputError, match="is no model that we know, or it is damaged"):
             MorphableModel.load(path)
 
     def test_rejects_a_missing_file(self, tmp_path):

@@ -14,10 +14,14 @@ from facemodels.morphable.procedural import (
     albedo_model,
     build_model,
     emotion_coefficients,
+    hair_shell,
+    hair_triangles,
     limit_expression,
+    masculinity,
     mean_head,
     sample_complexion,
 )
+from facemodels.morphable.procedural.builder import identity_names
 from facemodels.morphable.procedural.fields import bump, monotone_cubic, plateau, rise, smooth_maximum
 from facemodels.morphable.procedural.head import EYEBALL, LOWER_TEETH, SKIN, UPPER_TEETH
 from facemodels.morphable.procedural.sheet import EYE_POCKET
@@ -134,6 +138,14 @@ class TestModel:
         assert torch.linalg.matrix_rank(both) == 185
         alike = (unit @ unit.T - torch.eye(185, dtype=torch.float64)).abs()
         assert alike.max() < 0.9  # no two components do the same
+        between = alike[:157, 157:]
+        assert between.max() < 0.7  # and no part of an identity looks like an expression
+
+    def test_smooth_identity_fields_are_orthogonal_to_expressions(self, model):
+        smooth = model.identity[len(identity_names()) :].flatten(1).double()
+        expression = model.expression.flatten(1).double()
+        cosine = (smooth @ expression.T) / smooth.norm(dim=1)[:, None] / expression.norm(dim=1)
+        assert cosine.abs().max() < 1e-4
 
     def test_eyeballs_move_as_one(self, model):
         eye = torch.from_numpy((mean_head().part == EYEBALL) & (mean_head().side > 0))
@@ -249,6 +261,80 @@ def turned_over(model, vertices):
     return ((normals(vertices) * normals(model.mean)).sum(dim=-1) < 0).float().mean(dim=-1)
 
 
+def hair_of(head=None, **parameters):
+    return hair_shell(head or mean_head(), Complexion(**parameters))
+
+
+LONG = {"hair_length": 150.0, "hair_volume": 14.0, "hair_top": 9.0, "hair_front": 60.0}
+
+
+class TestHair:
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 10_000))
+    def test_any_haircut_is_drawn_around_the_head(self, seed):
+        hair = hair_shell(mean_head(), sample_complexion(np.random.default_rng(seed)))
+        assert hair.position.shape == hair.albedo.shape == (len(hair.attached), 3)
+        assert np.isfinite(hair.position).all()
+        assert 0 <= hair.albedo.min() <= hair.albedo.max() <= 1
+        assert np.abs(hair.position).max() < 260  # mm
+        if hair.shown:
+            top = hair.position[:, 1].max()
+            assert 105 < top < 175
+
+    def test_triangles_look_outwards_and_inwards(self):
+        (outside, inside), hair = hair_triangles(), hair_of(**LONG)
+        for triangles, sign in ((outside, 1), (inside, -1)):
+            a, b, c = (hair.position[triangles[:, k]] for k in range(3))
+            normal, centre = np.cross(b - a, c - a), (a + b + c) / 3 - [0, 0, -5]
+            assert (sign * (normal * centre)[:, [0, 2]].sum(axis=1) > 0).mean() > 0.95
+        turned_back = {tuple(np.roll(one[::-1], -one[::-1].argmin())) for one in inside}
+        assert turned_back <= {tuple(np.roll(one, -one.argmin())) for one in outside}
+
+    def test_hangs_as_far_as_it_is_long(self):
+        for length in (60.0, 180.0):
+            lowest = hair_of(**LONG | {"hair_length": length}).position[:, 1].min()
+            assert lowest == pytest.approx(-length, abs=25)
+
+    def test_leaves_the_face_free(self):
+        position = hair_of(**LONG).position
+        in_face = (np.abs(position[:, 0]) < 40) & (position[:, 1] < 20) & (position[:, 2] > 40)
+        assert not in_face.any()
+
+    def test_a_fringe_hangs_into_the_forehead(self):
+        short, hanging = (hair_of(fringe=fringe).position for fringe in (0.0, 30.0))
+        middle = (np.abs(short[:, 0]) < 25) & (short[:, 2] > 60)
+        assert hanging[middle, 1].min() < short[middle, 1].min() - 15
+
+    def test_bald_and_shorn_heads_have_no_shell(self):
+        assert not hair_of(bald=1.0).shown
+        assert not hair_of(hair_top=0.2, hair_volume=0.2).shown
+        assert hair_of().shown
+
+    def test_every_haircut_is_drawn(self):
+        people = [sample_complexion(np.random.default_rng(k), 3.0 * (-1) ** k) for k in range(300)]
+        men, women = people[::2], people[1::2]  # a masculinity of 3 is the far end
+        assert np.mean([one.hair_length > 50 for one in women]) > 0.4
+        assert np.mean([one.hair_length > 50 for one in men]) < 0.25
+        assert np.mean([one.beard > 0 for one in men]) > 0.3
+        assert not any(one.beard or one.bald for one in women[:20] if one.make_up)
+        for parameter in ("bald", "hair_curl", "hair_wave", "fringe", "grey"):
+            values = [getattr(one, parameter) for one in people]
+            assert 0.02 < np.mean([value > 0 for value in values]) < 0.9, parameter
+
+
+class TestMasculinity:
+    def test_is_standard_normal_over_faces(self):
+        draws = np.random.default_rng(0).standard_normal((4000, 157))
+        values = np.array([masculinity(one) for one in draws])
+        assert abs(values.mean()) < 0.06
+        assert values.std() == pytest.approx(1, abs=0.04)
+
+    def test_broad_jaws_are_masculine_and_full_lips_feminine(self):
+        one = np.eye(157)
+        assert masculinity(one[identity_names().index("jaw_width")]) > 0
+        assert masculinity(one[identity_names().index("upper_lip_fullness")]) < 0
+
+
 class TestAlbedo:
     @settings(max_examples=20, deadline=None)
     @given(st.integers(0, 10_000))
@@ -267,6 +353,7 @@ class TestAlbedo:
                 lambda head: (head.part == SKIN) & (head.level < -100) & (head.level > -112) & (head.across < 10),
             ),
             ("hair", lambda head: head.hair > 0.9),
+            ("age", lambda head: (np.abs(head.across - 22) < 3) & (np.abs(head.level + 50) < 4)),
         ],
     )
     def test_makes_its_place_darker(self, parameter, place):
@@ -274,7 +361,7 @@ class TestAlbedo:
         light, dark = (
             albedo_model().colours(dataclasses.replace(Complexion(), **{parameter: value})) for value in (0.0, 0.9)
         )
-        assert dark[place(head)].mean() < 0.8 * light[place(head)].mean()
+        assert dark[place(head)].mean() < (0.95 if parameter == "age" else 0.8) * light[place(head)].mean()
         unmoved = (head.part == EYEBALL) if parameter != "melanin" else head.teeth
         assert_close(dark[unmoved], light[unmoved])
 

@@ -25,7 +25,7 @@ def by_loops(screen, triangles, height, width, perspective=False):
     for image, corners in enumerate(screen):
         for index, (a, b, c) in enumerate(corners[triangles].tolist()):
             area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-            if area >= 0:
+            if area >= 0 or (perspective and min(a[2], b[2], c[2]) <= 1.0):
                 continue
             for row in range(height):
                 for column in range(width):
@@ -112,6 +112,109 @@ class TestRasterize:
     def test_rejects_wrong_shapes(self, screen, triangles, size, message):
         with pytest.raises(ValueError, match=message):
             rasterize(torch.zeros(screen), torch.zeros(triangles, dtype=torch.long), size)
+
+
+def assert_as_by_loops(screen, triangles, size, *, perspective=False):
+    """The same pixels and depths; where triangles are equally near up to rounding, either may be shown."""
+    fragments = rasterize(screen, triangles, size, perspective=perspective)
+    number, weights, depth = by_loops(screen, triangles, *size, perspective)
+    assert torch.equal(fragments.covered, number >= 0)
+    assert_close(fragments.depth, depth, atol=1e-9, rtol=1e-9)
+    same = fragments.triangle == number
+    assert_close(fragments.barycentric[same], weights[same], atol=1e-9, rtol=1e-9)
+    return same
+
+
+@st.composite
+def lattices(draw):
+    """Triangles whose corners lie on a lattice of half pixels: pixel centres fall on edges and corners all the time."""
+    count = draw(st.integers(3, 12))
+    coordinate = st.integers(-4, 16).map(lambda k: k / 2)
+    corner = st.tuples(coordinate, coordinate, st.integers(2, 9).map(float))
+    screen = torch.tensor([draw(st.lists(corner, min_size=count, max_size=count))], dtype=torch.float64)
+    triangle = st.lists(st.integers(0, count - 1), min_size=3, max_size=3)
+    return screen, torch.tensor(draw(st.lists(triangle, min_size=1, max_size=12)))
+
+
+class TestEdgeCases:
+    @settings(max_examples=60, deadline=None)
+    @given(lattices(), st.booleans())
+    def test_matches_definition_where_centres_lie_on_edges(self, mesh, perspective):
+        assert_as_by_loops(*mesh, (6, 7), perspective=perspective)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(0, 10_000), st.floats(-12, 12))
+    def test_matches_definition_around_the_camera(self, seed, nearer):
+        screen, triangles = soup(seed, count=1, vertices=30, triangles=15, size=6.0)
+        screen[..., 2] -= nearer  # some corners lie behind the camera
+        assert assert_as_by_loops(screen, triangles, (6, 6), perspective=True).all()
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 10_000))
+    def test_neighbours_leave_no_hole(self, rows, columns, seed):
+        # A grid over the whole image, its inner corners moved at random, some of them onto pixel centres.
+        generator = torch.Generator().manual_seed(seed)
+        y, x = torch.meshgrid(torch.linspace(0, 8, rows), torch.linspace(0, 8, columns), indexing="ij")
+        points = torch.stack([x, y, torch.zeros_like(x)], dim=-1).double()
+        inner = points[1:-1, 1:-1]
+        inner[..., :2] += (torch.rand(inner[..., :2].shape, generator=generator) - 0.5) * 8 / max(rows, columns) * 0.9
+        inner[..., :2] = torch.where(torch.rand(inner[..., :1].shape, generator=generator) < 0.5,
+                                     inner[..., :2].round() + 0.5, inner[..., :2])  # fmt: skip
+        i, j = torch.meshgrid(torch.arange(rows - 1), torch.arange(columns - 1), indexing="ij")
+        here = (i * columns + j).flatten()
+        below, right, diagonal = here + columns, here + 1, here + columns + 1
+        triangles = torch.cat([torch.stack([here, below, right], 1), torch.stack([right, below, diagonal], 1)])
+        both_sides = torch.cat([triangles, triangles.flip(1)])  # a corner moved far turns its triangles over
+        assert rasterize(points.view(1, -1, 3), both_sides, 8).covered.all()
+
+    @pytest.mark.parametrize(
+        "corners",
+        [
+            [[1.0, 1, 5], [1, 1, 5], [1, 1, 5]],  # a point
+            [[0.0, 0, 5], [3, 3, 5], [6, 6, 5]],  # a line through pixel centres
+            [[0.0, 0.5, 5], [6, 0.5, 5], [6, 0.5, 5]],
+            [[0.0, 6, 5], [torch.nan, 6, 5], [0, 0, 5]],
+            [[0.0, 6, 5], [torch.inf, 6, 5], [0, 0, 5]],
+        ],
+        ids=["point", "line", "twice the same corner", "not a number", "infinite"],
+    )
+    @pytest.mark.parametrize("perspective", [False, True])
+    def test_degenerate_triangles_are_not_seen(self, corners, perspective):
+        fragments = rasterize(torch.tensor([corners]), torch.tensor([[0, 1, 2]]), 6, perspective=perspective)
+        assert not fragments.covered.any()
+        assert (fragments.barycentric == 0).all()
+
+    def test_degenerate_triangles_leave_the_others_alone(self):
+        screen, triangles = soup(seed=4)
+        some = torch.cat([triangles[:5], triangles[:5, [0, 0, 1]], triangles[5:]])
+        shown = rasterize(screen, some, 12).triangle
+        number = torch.where(shown >= 5, shown - 5, shown)
+        assert torch.equal(number, rasterize(screen, triangles, 12).triangle)
+
+    @pytest.mark.parametrize("shift", [(100.0, 0.0), (-100.0, 0.0), (0.0, 100.0), (0.0, -100.0), (1e9, -1e9)])
+    def test_off_screen_triangles_are_not_seen(self, shift):
+        screen, triangles = soup(seed=6)
+        screen[..., :2] += torch.tensor(shift, dtype=torch.float64)
+        assert not rasterize(screen, triangles, 12).covered.any()
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 7))
+    def test_a_window_of_an_image_is_a_part_of_it(self, seed, left, top):
+        screen, triangles = soup(seed)
+        whole = rasterize(screen, triangles, 12)
+        window = rasterize(screen - torch.tensor([left, top, 0], dtype=torch.float64), triangles, (5, 4))
+        part = (slice(None), slice(top, top + 5), slice(left, left + 4))
+        assert torch.equal(window.triangle, whole.triangle[part])
+        assert_close(window.barycentric, whole.barycentric[part])
+
+    def test_a_triangle_larger_than_the_image_covers_it(self):
+        screen = torch.tensor([[[-1e4, 1e4, 5.0], [1e4, 1e4, 5.0], [0.0, -1e4, 5.0]]])
+        assert rasterize(screen, torch.tensor([[0, 1, 2]]), 16).covered.all()
+
+    def test_float32_agrees_with_float64_away_from_edges(self):
+        screen, triangles = soup(seed=7)
+        single, double = (rasterize(values, triangles, 12) for values in (screen.float(), screen))
+        assert (single.triangle == double.triangle).float().mean() > 0.98
 
 
 class TestInterpolate:

@@ -19,11 +19,11 @@ N_TONES = 24
 """Number of smooth fields by which the tone of the skin varies."""
 
 _HAIR = np.array(
-    [[0.74, 0.58, 0.38], [0.52, 0.37, 0.22], [0.30, 0.20, 0.13], [0.16, 0.11, 0.085], [0.075, 0.065, 0.065]]
+    [[0.74, 0.58, 0.38], [0.52, 0.37, 0.22], [0.30, 0.20, 0.13], [0.17, 0.12, 0.095], [0.085, 0.072, 0.070]]
 )
-_RED_HAIR, _GREY_HAIR = np.array([0.46, 0.20, 0.09]), np.array([0.62, 0.62, 0.63])
+_RED_HAIR, _GREY_HAIR = np.array([0.46, 0.20, 0.09]), np.array([0.50, 0.50, 0.51])
 _IRIS = np.array([[0.22, 0.12, 0.06], [0.34, 0.21, 0.10], [0.42, 0.36, 0.20], [0.36, 0.46, 0.42], [0.38, 0.52, 0.66]])
-_LIGHTEST_SKIN = np.array([0.93, 0.775, 0.68])
+_LIGHTEST_SKIN = np.array([0.88, 0.715, 0.615])
 _MELANIN = np.array([0.98, 1.24, 1.40])  # absorption of red, green and blue
 _BLOOD = np.array([0.015, 0.13, 0.10])
 
@@ -38,6 +38,7 @@ class Complexion:
         hair: 0 blond to 1 black.
         red: Share of red hair, 0 to 1.
         grey: Share of grey hair, 0 to 1.
+        age: Lines and bags of age, 0 to 1.
         iris: 0 brown to 1 blue.
         lip: Redness of the lips, about -1 to 1.
         brow_density: 0 to 1.
@@ -48,10 +49,13 @@ class Complexion:
         bald: 1 without scalp hair, else 0.
         make_up: Darker lashes and lips, 0 to 1.
         fringe: How far hair hangs into the forehead, in mm; below 0 the hairline recedes.
-        parting: Where the fringe parts, -1 at the subject's right to 1 at the left.
-        hair_length: How far long hair hangs below the eyes, in mm; 0 is a short cut.
-        hair_volume: How far long hair stands off, in mm.
+        parting: Where hair parts, -1 at the subject's right to 1 at the left.
+        hair_length: How far hair hangs below the eyes at sides and back, in mm; 0 is a short cut.
+        hair_top: How far hair stands off the top of the head, in mm.
+        hair_volume: How far it stands off at the sides, in mm; with neither there is only the scalp's colour.
         hair_front: Where long hair starts beside the face, in degrees from the front.
+        hair_wave: Depth of waves, in mm.
+        hair_curl: 0 straight to 1 curly.
         tones: Weights of the skin's smooth variation, standard normal, shape `(24,)`.
     """
 
@@ -60,6 +64,7 @@ class Complexion:
     hair: float = 0.7
     red: float = 0.0
     grey: float = 0.0
+    age: float = 0.2
     iris: float = 0.3
     lip: float = 0.3
     brow_density: float = 0.8
@@ -72,41 +77,89 @@ class Complexion:
     fringe: float = 0.0
     parting: float = 0.0
     hair_length: float = 0.0
-    hair_volume: float = 10.0
+    hair_top: float = 9.0
+    hair_volume: float = 3.0
     hair_front: float = 70.0
+    hair_wave: float = 0.0
+    hair_curl: float = 0.0
     tones: Array = field(default_factory=lambda: np.zeros(N_TONES))
 
 
-def sample_complexion(generator: np.random.Generator) -> Complexion:
-    """Draw a plausible complexion; dark skin makes dark hair and brown eyes likelier."""
-    melanin = generator.beta(1.0, 2.1)
-    beard = generator.choice([0.0, generator.uniform(0.1, 0.45), generator.uniform(0.5, 0.85)], p=[0.72, 0.18, 0.10])
-    bald = float(generator.random() < 0.05)
-    long_hair = not bald and generator.random() < (0.1 if beard else 0.55)
+def sample_complexion(generator: np.random.Generator, masculinity: float = 0.0) -> Complexion:
+    """Draw a plausible complexion; dark skin makes dark hair and brown eyes likelier.
+
+    Args:
+        generator: Source of randomness.
+        masculinity: Of the face's shape, in standard deviations: makes beards and short hair likelier, make-up less.
+    """
+    man = bool(generator.random() < 1 / (1 + np.exp(-2.5 * masculinity)))
+    melanin = generator.beta(1.15, 2.2)
+    age = generator.beta(1.3, 2.0)
+    beard = man * generator.choice(
+        [0.0, generator.uniform(0.1, 0.45), generator.uniform(0.5, 0.85)], p=[0.48, 0.32, 0.20]
+    )
     return Complexion(
         melanin=melanin,
         blood=float(np.clip(0.15 + 0.35 * generator.standard_normal(), -0.4, 1.0)),
         hair=float(np.clip(0.3 + 0.75 * melanin + 0.28 * generator.standard_normal(), 0, 1)),
         red=generator.beta(0.4, 4.0) * (1 - melanin),
-        grey=generator.random() * (generator.random() < 0.15),
+        grey=float(np.clip(3.2 * (age - 0.55) + 0.5 * generator.standard_normal(), 0, 1) * (age > 0.45)),
+        age=age,
         iris=float(np.clip(generator.beta(0.9, 1.0) * (1 - 1.3 * melanin) - 0.05, 0, 1)),
-        lip=0.3 + 0.5 * generator.standard_normal(),
+        lip=0.3 + 0.5 * generator.standard_normal() + 0.2 * (not man),
         brow_density=generator.uniform(0.45, 0.95),
-        brow_thickness=generator.uniform(0.7, 1.35),
+        brow_thickness=generator.uniform(0.85, 1.4) if man else generator.uniform(0.65, 1.1),
         beard=float(beard),
         blush=generator.uniform(0.1, 0.9),
         freckles=generator.beta(0.5, 3.0),
-        bald=bald,
-        make_up=generator.uniform(0.3, 1.0)
-        if beard == 0 and generator.random() < (0.7 if long_hair else 0.15)
-        else 0.0,
-        fringe=float(np.clip(2 + 13 * generator.standard_normal(), -16, 36)),
+        make_up=0.0 if man or generator.random() < 0.3 else generator.uniform(0.3, 1.0),
         parting=generator.uniform(-1, 1),
-        hair_length=generator.uniform(50, 190) if long_hair else 0.0,
-        hair_volume=generator.uniform(4, 18),
-        hair_front=generator.uniform(56, 84),
         tones=generator.standard_normal(N_TONES),
+        **_choose_haircut(generator, man, age, melanin),
     )
+
+
+HAIRCUTS: dict[str, tuple[float, float, dict[str, tuple[float, float]]]] = {
+    # share among women and among men; ranges of the parameters, others keep their defaults
+    "bald": (0.0, 0.07, {"bald": (1, 1)}),
+    "shorn": (0.01, 0.14, {"hair_top": (0, 0.4), "hair_volume": (0, 0.4), "fringe": (-14, 2)}),
+    "crop": (0.04, 0.34, {"hair_top": (4, 14), "hair_volume": (1, 4), "fringe": (-12, 3)}),
+    "quiff": (0.02, 0.18, {"hair_top": (14, 28), "hair_volume": (2, 6), "fringe": (-6, 2)}),
+    "fringed": (0.06, 0.14, {"hair_top": (6, 12), "hair_volume": (4, 9), "fringe": (12, 34), "hair_length": (0, 12)}),
+    "tied": (0.15, 0.02, {"hair_top": (2, 6), "hair_volume": (1, 3), "fringe": (-6, 1)}),
+    "bob": (0.17, 0.02, {"hair_top": (6, 13), "hair_volume": (11, 20), "fringe": (-2, 34), "hair_length": (60, 115),
+                         "hair_front": (52, 72), "hair_wave": (0, 3)}),
+    "long": (0.27, 0.04, {"hair_top": (5, 12), "hair_volume": (7, 16), "fringe": (-4, 30), "hair_length": (130, 200),
+                          "hair_front": (50, 74), "hair_wave": (0, 2)}),
+    "wavy": (0.17, 0.02, {"hair_top": (8, 16), "hair_volume": (12, 24), "fringe": (-4, 14), "hair_length": (80, 190),
+                          "hair_front": (50, 70), "hair_wave": (3, 8), "hair_curl": (0.1, 0.4)}),
+    "curly": (0.11, 0.05, {"hair_top": (18, 40), "hair_volume": (14, 34), "fringe": (0, 10), "hair_length": (10, 80),
+                           "hair_front": (62, 80), "hair_curl": (0.8, 1.0)}),
+}  # fmt: skip
+
+
+def _choose_haircut(generator: np.random.Generator, man: bool, age: float, melanin: float) -> dict[str, float]:
+    """Parameters of one of the haircuts; men grow bald with age, and curls come with dark skin."""
+    shares = np.array([cut[man] for cut in HAIRCUTS.values()])
+    factors = {"bald": 3 * age, "curly": 0.5 + 2 * melanin, "shorn": 0.7 + 1.5 * melanin}
+    shares *= [factors.get(name, 1.0) for name in HAIRCUTS]
+    return sample_haircut(generator, str(generator.choice(list(HAIRCUTS), p=shares / shares.sum())))
+
+
+def sample_haircut(generator: np.random.Generator, name: str) -> dict[str, float]:
+    """Parameters of one of `HAIRCUTS`, for a `Complexion`; those that are not among them keep their defaults."""
+    return {key: float(generator.uniform(*limits)) for key, limits in HAIRCUTS[name][2].items()}
+
+
+def hair_tips(person: Complexion, angle: Array) -> Array:
+    """Level at which the hair ends, in mm, at an angle in degrees: the fringe, then the sides."""
+    line = hairline(angle)
+    opened = np.exp(-((np.abs(angle - 35 * person.parting) / 24) ** 2)) * rise(person.fringe, 34, 18)
+    front = line + 3 - np.maximum(person.fringe, 0) * (1 - opened)
+    # Parted long hair falls beside the face.
+    beside = rise(np.abs(angle), person.hair_front - 24, person.hair_front + 4) ** 1.5
+    sides = np.minimum(line + 3, -person.hair_length) if person.hair_length > 0 else line + 3
+    return front + beside * (sides - front) - np.minimum(person.fringe, 0) * rise(np.abs(angle), 60, 40)
 
 
 class AlbedoModel:
@@ -125,7 +178,7 @@ class AlbedoModel:
         skin_tone = _LIGHTEST_SKIN * np.exp(-_MELANIN * person.melanin - _BLOOD * person.blood)
         hair = hair_colour(person)
         brow = 0.75 * hair + 0.1 * skin_tone * (1 - person.hair)
-        lip = skin_tone * (np.array([0.87, 0.70, 0.71]) - np.array([0.0, 0.10, 0.07]) * person.lip) + np.array(
+        lip = skin_tone * (np.array([0.88, 0.75, 0.76]) - np.array([0.0, 0.10, 0.07]) * person.lip) + np.array(
             [0.02, 0, 0]
         )
         lip = lip * (1 - 0.4 * person.make_up) + 0.4 * person.make_up * np.array([0.64, 0.24, 0.26])
@@ -137,16 +190,19 @@ class AlbedoModel:
         colour = _mix(colour, brow, self._brows(person.brow_thickness) * person.brow_density)
         colour = _mix(colour, 0.35 * brow, self._upper_lashes * (0.7 + 0.3 * person.make_up))
         colour = _mix(colour, 0.6 * brow + 0.25 * skin_tone, self._lower_lashes * (0.2 + 0.4 * person.make_up))
-        colour = colour * self._occlusion[:, None]
+        colour = (
+            colour * (self._occlusion * (1 - self._shadow_of_hair(person)) * (1 - person.age * self._lines))[:, None]
+        )
         if not person.bald:
             colour = _mix(colour, hair * (1 + self._strands[:, None]), 0.97 * self._hair(person))
         colour = _mix(colour, 0.5 * skin_tone + [0.10, 0.02, 0.02], (head.pocket == EYE_POCKET).astype(float))
         colour = _mix(colour, 0.5 * lip, (head.pocket == MOUTH_POCKET).astype(float))
         colour = _mix(colour, np.array([0.16, 0.05, 0.05]), self._inside_mouth)
         colour[head.teeth] = (
-            np.array([0.88, 0.85, 0.78]) * (0.82 + 0.18 * np.sin(np.pi * head.ring[head.teeth]))[:, None]
+            np.array([0.76, 0.73, 0.66]) * (0.82 + 0.18 * np.sin(np.pi * head.ring[head.teeth]))[:, None]
         )
         colour[head.eyeball] = _eye_colour(head.ring[head.eyeball], person.iris)
+        colour = _mix(colour, np.ones(3), 0.85 * self._catch_light)
         return np.clip(colour * (1 - 0.38 * self._lid_shadow)[:, None], 0.01, 1.0)
 
     def _skin(self, person: Complexion) -> Array:
@@ -168,21 +224,39 @@ class AlbedoModel:
 
     def _brows(self, thickness: float) -> Array:
         across, level = self.head.across, self.head.level
-        middle = np.interp(across, [8, 11, 25, 38, 50, 56], [19.4, 19.6, 21.2, 22.4, 18.6, 16])
+        middle = np.interp(across, [8, 11, 25, 38, 50, 56], [19.6, 20.2, 22.6, 23.6, 20.4, 17.5])
         width = np.interp(across, [8, 11, 25, 38, 50, 56], [2.2, 2.9, 2.9, 2.3, 1.3, 0.9])
         ends = rise(across, 7.5, 12) * rise(across, 54, 45)
         return self._front_skin * ends * np.exp(-((np.abs(level - middle) / (width * thickness)) ** 2.4))
 
     def _hair(self, person: Complexion) -> Array:
-        """Coverage by scalp hair, with the fringe that hangs into the forehead or what has receded."""
+        """Coverage by scalp hair, where it has not receded."""
         head = self.head
-        middle = plateau(head.angle, 0, 52)
-        if person.fringe > 0:
-            hanging = person.fringe * middle * (1 - 0.85 * bump(head.angle, 32 * person.parting, 11))
-        else:
-            hanging = person.fringe * (bump(head.degrees, 33, 16) + 0.4 * middle)
-        above = head.level - hairline(head.angle) + hanging + 12 * self._strands * (middle > 0.01)
-        return rise(above, -5, 6) * head.skin * rise(head.level, 12, 20) + head.hair * rise(head.level, 20, 12)
+        receded = np.minimum(person.fringe, 0) * (bump(head.degrees, 33, 16) + 0.4 * plateau(head.angle, 0, 52))
+        above = head.level - hairline(head.angle) + receded + 6 * self._strands
+        return rise(above, -6, 7) * head.skin * rise(head.level, 12, 20) + head.hair * rise(head.level, 20, 12)
+
+    def _shadow_of_hair(self, person: Complexion) -> Array:
+        """What hair that hangs keeps in the shade."""
+        if person.bald or person.hair_volume < 0.5:
+            return np.zeros(N_VERTICES)
+        tips = hair_tips(person, self.head.angle)
+        below = bump(np.minimum(self.head.level - tips, 0), 0, 7) * rise(tips, -20, 10)
+        beside = rise(self.head.degrees, person.hair_front - 18, person.hair_front + 6) * rise(
+            person.hair_length, 20, 60
+        )
+        return self.head.skin * (0.32 * below * rise(self.head.hair, 0.6, 0.2) + 0.30 * beside * (self.head.level < 60))
+
+    @cached_property
+    def _lines(self) -> Array:
+        """Lines and bags of age."""
+        across, level = self.head.across, self.head.level
+        outside = anatomy.nasolabial_distance(across, level)
+        fold = 0.20 * bump(outside, 0, 2.4) * plateau(level, -54, 15)
+        bags = 0.10 * bump(level + 13 - 0.010 * (across - 31) ** 2, 0, 2.2) * plateau(across, 30, 13)
+        mouth = 0.14 * bump(across - 0.12 * (-72 - level), 29, 2.4) * plateau(level, -85, 11)
+        frown = 0.10 * bump(across, 6, 2.2) * bump(level, 24, 6)
+        return self._front_skin * (fold + bags + mouth + frown)
 
     @cached_property
     def _upper_lashes(self) -> Array:
@@ -200,7 +274,7 @@ class AlbedoModel:
     def _blush(self) -> Array:
         x, across, level = self.head.x, self.head.across, self.head.level
         cheeks = bump(across, 42, 13) * bump(level, -36, 13)
-        nose, chin = 0.7 * bump(x, 0, 9) * bump(level, -42, 7), 0.3 * bump(x, 0, 14) * bump(level, -106, 9)
+        nose, chin = 0.7 * bump(x, 0, 9) * bump(level, -34, 7), 0.3 * bump(x, 0, 14) * bump(level, -106, 9)
         return self._front_skin * (cheeks + nose + chin) + 0.5 * self.head.ear
 
     @cached_property
@@ -208,7 +282,9 @@ class AlbedoModel:
         head = self.head
         across, level, degrees, row = head.across, head.level, head.degrees, head.row
         lips = rise(row, 8.9, 8.6) + rise(row, 12.2, 12.6) + (across > MOUTH_HALF_WIDTH + 1)
-        low = rise(level - 0.25 * np.clip(across - 22, 0, 25), -50, -62) * rise(level, -128, -116)
+        moustache = rise(level, -47, -54) * plateau(across, 0, 24)
+        low = np.maximum(rise(level - 0.25 * np.clip(across - 22, 0, 25), -50, -64), moustache)
+        low = low * rise(level, -128, -116)
         low = low * (1 - 0.5 * bump(across, 44, 9) * bump(level, -62, 8))
         jaw = rise(degrees, 30, 58) * rise(level, -30, -55) * rise(degrees, 86, 78)
         grown = np.clip(np.maximum(low, jaw), 0, 1) * np.clip(lips, 0, 1)
@@ -219,14 +295,14 @@ class AlbedoModel:
         """Light that hollows keep out, painted on: nostrils, creases, corners, below the chin, inside the ear."""
         head, skin = self.head, self._front_skin
         x, across, level, row = head.x, head.across, head.level, head.row
-        nostril = 0.55 * np.exp(-(np.hypot((across - 6.6) / 3.4, (level + 51.6) / 1.6) ** 3))
+        nostril = 0.6 * np.exp(-(np.hypot((across - 6.4) / 3.2, (level + 45.8) / 1.7) ** 3))
         wing, base = (
-            0.08 * bump(across, 18.5, 2.2) * bump(level, -45.5, 4.5),
-            0.06 * bump(across, 0, 9) * bump(level, -54.5, 2),
+            0.10 * bump(across, 19.5, 2.2) * bump(level, -42.5, 4.5),
+            0.06 * bump(across, 0, 9) * bump(level, -50.5, 2),
         )
-        crease = 0.30 * bump(row, anatomy.KEY_CREASE, 0.32) * rise(across, 16, 24) * rise(across, 52, 45)
+        crease = 0.20 * bump(row, anatomy.KEY_CREASE, 0.32) * rise(across, 16, 24) * rise(across, 52, 45)
         corner, below_eye = (
-            0.16 * bump(across, 16, 5) * bump(level, 3, 7),
+            0.10 * bump(across, 16, 5) * bump(level, 3, 7),
             0.05 * bump(across, 30, 14) * bump(level, -9, 3.5),
         )
         mouth = 0.55 * np.exp(-(((row - 10.5) / 0.62) ** 4)) * rise(across, MOUTH_HALF_WIDTH + 1, MOUTH_HALF_WIDTH - 5)
@@ -244,6 +320,12 @@ class AlbedoModel:
     @cached_property
     def _lid_shadow(self) -> Array:
         return rise(self.head.position[:, 1] - EYE_LEVEL, 1.0, 6.0) * self.head.eyeball
+
+    @cached_property
+    def _catch_light(self) -> Array:
+        """A window's reflection on the cornea."""
+        around = np.arctan2(self.head.eye_offset[:, 1], self.head.eye_offset[:, 0])
+        return self.head.eyeball * bump(self.head.ring, 14, 4) * bump(around, np.deg2rad(58), np.deg2rad(13))
 
     @cached_property
     def _tone_fields(self) -> Array:
@@ -265,7 +347,7 @@ class AlbedoModel:
     def _strands(self) -> Array:
         angle, level = self.head.angle, self.head.level
         wave = np.sin(0.9 * angle + 3 * np.sin(0.13 * angle) + 0.05 * level) + 0.6 * np.sin(2.3 * angle + 0.03 * level)
-        return 0.10 * wave + 0.10 * self._grain
+        return 0.10 * wave + 0.06 * self._grain
 
 
 def _mix(colour: Array, other: Array, weight: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from facemodels.morphable.procedural.fields import Array, bump, rise
 
 EYE_ACROSS, EYE_LEVEL, EYE_DEPTH, EYE_RADIUS = 31.5, 0.0, 69.5, 13.2
-LID_THICKNESS = 1.1
+LID_THICKNESS = 1.4
 INNER_CORNER, OUTER_CORNER = 16.5, 46.5
 MOUTH_LEVEL, MOUTH_HALF_WIDTH = -72.0, 25.5
 
@@ -35,12 +35,12 @@ def lip_curves(x: Array) -> tuple[Array, Array, Array, Array]:
     across = np.abs(x)
     along = np.clip(across / MOUTH_HALF_WIDTH, 0, 1.6)
     beyond = rise(along, 0.9, 1.5)
-    line = MOUTH_LEVEL - 0.5 * bump(across, 9, 6) + 0.5 * rise(along, 0.6, 1.05)
-    gap = 0.12 + 1.7 * beyond
+    line = MOUTH_LEVEL - 0.5 * bump(across, 9, 6) + 1.3 * rise(along, 0.5, 1.05)
+    gap = 0.04 + 1.7 * rise(along, 1.0, 1.5)
     fullness = np.sqrt(np.clip(1 - along**2.2, 0, 1))
-    bow = 1.1 * bump(across, 5.0, 4.0) - 0.9 * bump(x, 0, 2.8)
-    top = line + gap + 1.2 + 6.3 * fullness**0.9 + bow + 1.5 * beyond
-    bottom = line - gap - 1.2 - 8.2 * fullness**0.8 - 1.5 * beyond
+    bow = 1.5 * bump(across, 5.0, 3.6) - 1.2 * bump(x, 0, 2.6)
+    top = line + gap + 1.2 + 6.9 * fullness**0.9 + bow + 1.5 * beyond
+    bottom = line - gap - 1.2 - 7.6 * fullness**0.8 - 1.5 * beyond
     return top, line + gap, line - gap, bottom
 
 
@@ -49,11 +49,11 @@ def key_curves(x_eye: Array, x_mouth: Array) -> Array:
     upper_lid, lower_lid, opening = lid_curves(x_eye)
     crease = np.maximum(upper_lid + 2.6 + 1.0 * opening, 5.0)
     top, mouth_top, mouth_bottom, bottom = lip_curves(x_mouth)
-    forehead, nose, neck = [160, 68, 27], [-17, -38, -53.5], [-104, -116, -130, -200]
+    forehead, nose, neck = [160, 68, 29], [-17, -34, -49.0], [-104, -116, -130, -200]
     curves = [*forehead, crease, upper_lid, lower_lid, *nose, top, mouth_top, mouth_bottom, bottom, *neck]
     return np.stack([np.broadcast_to(curve, x_eye.shape) for curve in curves])
 
 
 def nasolabial_distance(across: Array, level: Array) -> Array:
     """How far outside of the fold from the nose wing to the mouth corner a point lies, in mm."""
-    return across - (18 + 0.55 * (-47 - level))
+    return across - (18 + 0.55 * (-43 - level))

@@ -68,7 +68,7 @@ def _mouth_corner(head: Head, name: str, side: int) -> Components:
     droop = bump(outward, 27, 11) * bump(level, -75, 11) * skin
     return {
         f"smile_{name}": displacement(
-            side * (4.6 * wide + 1.2 * cheek), 5.2 * corner + 2.0 * cheek, 2.8 * cheek - 2.2 * wide
+            side * (5.2 * wide + 1.2 * cheek), 5.8 * corner + 2.2 * cheek, 2.8 * cheek - 2.2 * wide
         ),
         f"frown_{name}": displacement(side * 0.8 * wide, -4.6 * droop, -0.8 * corner),
         f"stretch_{name}": displacement(side * 5.2 * wide, -1.2 * corner, -2.8 * wide),
@@ -86,17 +86,21 @@ def _lips(head: Head) -> Components:
     inside = rise(across / MOUTH_HALF_WIDTH, 1.06, 0.86) * skin
     upper_border = inside * np.interp(row, [8, 9, 9.6, 10], [0, 1, 0.5, 0])
     lower_border = inside * np.interp(row, [11, 11.4, 12, 13], [0, 0.5, 1, 0])
-    above_mouth = bump(across, 20, 8) * bump(level, -52, 9) * skin * (1 - head.jaw_share)
+    above_mouth = bump(across, 20, 8) * bump(level, -48, 9) * skin * (1 - head.jaw_share)
     chin = bump(across, 0, 18) * skin
     return {
         "lip_pucker": displacement(
-            -6.0 * pull * mouth, (level + 72) * 0.05 * middle, 5.0 * middle - 0.8 * bump(across, 26, 8) * mouth
+            -5.4 * pull * mouth, (level + 72) * 0.05 * middle, 5.4 * middle - 0.8 * bump(across, 26, 8) * mouth
         ),
-        "lip_funnel": displacement(-3.0 * pull * mouth, 3.0 * upper - 3.4 * lower, 4.2 * middle),
-        "lip_press": displacement(0.6 * pull * mouth, 2.3 * lower_border - 1.9 * upper_border, -2.6 * middle),
+        "lip_funnel": displacement(-2.0 * pull * mouth, 3.6 * upper - 4.2 * lower, 2.8 * middle),
+        "lip_press": displacement(
+            1.6 * pull * mouth,
+            2.3 * lower_border - 1.9 * upper_border + 1.2 * chin * bump(level, -96, 8),
+            -1.6 * middle - 1.4 * bump(across, 29, 6) * mouth + 0.8 * chin * bump(level, -92, 7),
+        ),
         "mouth_sideways": displacement(right=4.2 * bump(x, 0, 27) * bump(level, -74, 15) * skin),
         "upper_lip_raise": displacement(up=3.8 * upper + 1.6 * above_mouth, forward=0.8 * upper + 0.8 * above_mouth),
-        "lower_lip_depress": displacement(up=-3.8 * lower, forward=0.9 * lower),
+        "lower_lip_depress": displacement(1.2 * pull * mouth * head.jaw_share, -3.8 * lower, 0.4 * lower),
         "chin_raise": displacement(
             up=2.8 * chin * bump(level, -98, 10) * head.jaw_share + 1.6 * lower,
             forward=1.4 * chin * bump(level, -95, 8) + 1.2 * lower,
@@ -106,17 +110,17 @@ def _lips(head: Head) -> Components:
 
 def _cheeks_and_nose(head: Head) -> Components:
     x, level, across, row, skin = head.x, head.level, head.across, head.row, head.face_skin
-    puffed = 6.0 * bump(across, 40, 13) * bump(level, -66, 14) * skin
+    puffed = 6.0 * bump(across, 43, 12) * bump(level, -64, 15) * skin
     around_mouth = bump(x, 0, 22) * (bump(level, -60, 6) + bump(level, -86, 6)) * skin
     lips = np.clip(1.05 - (across / MOUTH_HALF_WIDTH) ** 2, 0, 1) * skin
     upper_lip = lips * np.interp(row, [7.9, 9, 10, 10.4, 10.5], [0, 0.55, 1, 0.6, 0])
-    beside_nose = bump(across, 20, 8) * bump(level, -52, 9) * skin * (1 - head.jaw_share)
-    wings, root = bump(across, 14, 8) * bump(level, -45, 9) * skin, bump(across, 8, 10) * bump(level, 18, 7) * skin
-    bridge = bump(across, 9, 4) * bump(level, -16, 9) * skin
+    beside_nose = bump(across, 20, 8) * bump(level, -48, 9) * skin * (1 - head.jaw_share)
+    wings, root = bump(across, 15, 6) * bump(level, -40, 9) * skin, bump(across, 8, 10) * bump(level, 21, 7) * skin
+    bridge = bump(across, 9, 4) * bump(level, -12, 9) * skin
     components = {
         "cheek_puff": head.outward * puffed[:, None] + displacement(forward=2.0 * around_mouth),
         "nose_wrinkle": displacement(
-            up=2.6 * wings - 2.2 * root + 1.4 * upper_lip, forward=1.2 * bridge + 1.2 * beside_nose
+            up=2.6 * wings - 2.4 * root + 1.6 * upper_lip, forward=1.4 * bridge + 1.4 * beside_nose
         ),
     }
     for name, side in SIDES:
@@ -132,29 +136,29 @@ def _cheeks_and_nose(head: Head) -> Components:
 
 def _brows(head: Head) -> Components:
     level, across, skin = head.level, head.across, head.face_skin
-    inner = bump(level, 24, 10) * skin
+    inner = bump(level, 27, 10) * skin
     components = {
         "brow_inner_raise": displacement(
             up=4.4 * plateau(across, 0, 19) * inner, forward=0.5 * bump(head.x, 0, 16) * inner
         )
     }
     for name, side in SIDES:
-        outward, brow = side * head.x, bump(level, 22, 8.0) * skin
+        outward, brow = side * head.x, bump(level, 25, 8.0) * skin
         outer = bump(outward, 41, 11) * brow
         half = rise(outward, -6, 10) * brow
         down = plateau(outward, 23, 16) * half
         components[f"brow_outer_raise_{name}"] = displacement(up=4.6 * outer, forward=0.6 * outer)
         components[f"brow_lower_{name}"] = displacement(
             right=-side * 2.0 * bump(outward, 16, 9) * half,
-            up=-(2.2 + 1.5 * bump(outward, 12, 9)) * down,
+            up=-(2.8 + 1.8 * bump(outward, 12, 9)) * down,
             forward=1.2 * down,
         )
     return components
 
 
 def _lids(head: Head) -> Components:
-    brow = 1.2 * plateau(head.across, 30, 22) * bump(head.level, 22, 8) * head.face_skin
-    widened = _lid_motion(head, 1, -0.26) + _lid_motion(head, -1, -0.26)
+    brow = 0.7 * plateau(head.across, 30, 22) * bump(head.level, 25, 8) * head.face_skin
+    widened = _lid_motion(head, 1, -0.34) + _lid_motion(head, -1, -0.34)
     closed = {f"eye_close_{name}": FULL_ACTION * _lid_motion(head, side, 1.0) for name, side in SIDES}
     return closed | {"eye_wide": widened + displacement(up=brow)}
 

@@ -23,7 +23,7 @@ SHORTENING = 0.05
 """By how much the face below the eyes is shorter than its levels say."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """The mean head with its canonical coordinates, one entry for each vertex.
 
@@ -233,8 +233,8 @@ def _ear(side: int) -> tuple[Array, Array]:
 def _teeth(part: int) -> tuple[Array, Array]:
     """5 rows of 15 vertices on the dental arch: positions, 0 at the upper edge to 1 at the lower."""
     down, along = np.meshgrid(np.linspace(0, 1, 5), np.linspace(-1, 1, 15), indexing="ij")
-    x = 24.0 * np.sin(1.25 * along)
-    z = 84.5 - 24 * (1 - np.cos(1.25 * along)) - 2.0 * (down - 0.6) ** 2
+    x = 22.5 * np.sin(1.25 * along)
+    z = 84.0 - 27 * (1 - np.cos(1.25 * along)) - 2.0 * (down - 0.6) ** 2
     if part == UPPER_TEETH:
         return np.stack([x, MOUTH_LEVEL + 10.0 - 12.3 * down, z], axis=-1), down
     return np.stack([x, MOUTH_LEVEL - 1.5 - 9.0 * down, z - 2.5], axis=-1), down

@@ -91,14 +91,17 @@ def _jaw_and_chin(head: Head) -> Components:
         up=-3.5 * bump(level, -127, 8) * bump(degrees, 0, 50) * head.skin * head.front,
         forward=2 * bump(level, -130, 9) * bump(degrees, 0, 50) * skin,
     )
-    maxilla = rise(level, -46, -60) * rise(level, -86, -74) * bump(across, 0, 34) * head.front
+    maxilla = rise(level, -38, -58) * rise(level, -94, -72) * bump(across, 0, 24) * head.front
     return {
         "jaw_width": displacement(right=side * 3.5 * bump(degrees, 65, 30) * bump(level, -92, 24) * skin),
         "jaw_angle": displacement(up=-4 * bump(degrees, 85, 22) * bump(level, -100, 22) * head.skin),
         "chin_length": displacement(
             up=-3.5 * rise(level, -84, -112) * bump(across, 0, 32) * rise(level, -200, -125) * skin
         ),
-        "chin_protrusion": displacement(forward=3 * bump(across, 0, 22) * bump(level, -106, 13) * skin),
+        "chin_protrusion": displacement(
+            up=-1.0 * bump(across, 0, 15) * bump(level, -110, 9) * skin,
+            forward=3 * bump(across, 0, 16) * bump(level, -107, 10) * skin,
+        ),
         "chin_width": chin_square,
         "chin_cleft": displacement(forward=-0.5 * bump(head.x, 0, 4) * bump(level, -105, 7) * skin),
         "muzzle_protrusion": displacement(forward=2.2 * maxilla),
@@ -112,31 +115,31 @@ def _cheeks(head: Head) -> Components:
     fold = bump(outside, 0, 3.2) - bump(outside, 8, 6)
     return {
         "cheekbone_protrusion": _outward(head, 2.2 * bump(across, 48, 13) * bump(level, -22, 11) * skin),
-        "cheek_fullness": _outward(head, 3.2 * bump(across, 52, 16) * bump(level, -58, 27) * skin),
+        "cheek_fullness": _outward(head, 3.2 * bump(across, 58, 14) * bump(level, -50, 24) * skin),
         "temple_fullness": _outward(head, 2 * bump(head.degrees, 62, 15) * bump(level, 22, 20) * head.skin),
-        "nasolabial_depth": displacement(forward=-0.9 * fold * bump(level, -58, 10) * skin),
+        "nasolabial_depth": displacement(forward=-0.9 * fold * bump(level, -54, 10) * skin),
     }
 
 
 def _nose(head: Head) -> Components:
     level, across, skin, side = head.level, head.across, head.face_skin, _side(head)
-    tip = rise(level, 4, -40) * rise(level, -60, -50)
+    tip = rise(level, 8, -32) * rise(level, -54, -45)
     return {
-        "nose_length": displacement(up=-2.5 * bump(level, -47, 13) * bump(across, 0, 20) * skin),
+        "nose_length": displacement(up=-2.5 * bump(level, -41, 13) * bump(across, 0, 19) * skin),
         "nose_protrusion": displacement(forward=2.5 * tip * bump(across, 0, 10) * skin),
-        "nose_width": displacement(right=side * 1.8 * plateau(across, 14, 12) * bump(level, -47, 8) * skin),
-        "nose_bridge_height": displacement(forward=2.0 * bump(level, -8, 13) * bump(across, 0, 8) * skin),
-        "nose_bridge_width": displacement(right=side * 1.3 * bump(across, 9, 6) * bump(level, -14, 16) * skin),
-        "nose_hump": displacement(forward=1.6 * bump(level, -20, 8) * bump(across, 0, 6.5) * skin),
+        "nose_width": displacement(right=side * 1.8 * plateau(across, 14, 12) * bump(level, -42, 8) * skin),
+        "nose_bridge_height": displacement(forward=2.0 * bump(level, -5, 13) * bump(across, 0, 8) * skin),
+        "nose_bridge_width": displacement(right=side * 1.3 * bump(across, 9, 6) * bump(level, -11, 15) * skin),
+        "nose_hump": displacement(forward=1.6 * bump(level, -16, 8) * bump(across, 0, 6.5) * skin),
         "nose_tip_upturn": displacement(
-            up=2.2 * bump(level, -44, 7) * bump(across, 0, 8) * skin,
-            forward=0.6 * bump(level, -48, 5) * bump(across, 0, 8) * skin,
+            up=2.2 * bump(level, -37, 7) * bump(across, 0, 8) * skin,
+            forward=0.6 * bump(level, -42, 5) * bump(across, 0, 8) * skin,
         ),
         "nose_tip_bulb": displacement(
-            right=side * 1.4 * bump(level, -42, 6) * bump(across, 7, 4.5) * skin,
-            forward=0.9 * bump(level, -42, 5.5) * bump(across, 6, 4) * skin,
+            right=side * 1.4 * bump(level, -36, 6) * bump(across, 7, 4.5) * skin,
+            forward=0.9 * bump(level, -35, 5.5) * bump(across, 6, 4) * skin,
         ),
-        "nostril_flare": displacement(forward=1.3 * bump(level, -46.5, 5) * bump(across, 14, 5) * skin),
+        "nostril_flare": displacement(forward=1.3 * bump(level, -42, 5) * bump(across, 14, 5) * skin),
     }
 
 
@@ -160,7 +163,9 @@ def _eyes(head: Head) -> Components:
         "eye_height": displacement(up=1.8 * region),
         "eye_depth": displacement(forward=-1.5 * region),
         "eye_size": 0.05 * displacement(offset[:, 0], offset[:, 1], depth) * region[:, None],
-        "eye_opening": displacement(up=0.65 * upper - 0.3 * lower),
+        "eye_opening": displacement(
+            right=0.5 * side * np.tanh((across - 31.5) / 8) * np.maximum(upper, lower), up=0.6 * upper - 0.35 * lower
+        ),
         "eye_tilt": displacement(up=1.4 * (across - 31.5) / 15 * np.where(head.eyeball, 0.0, region)),
         "eyelid_fold": displacement(up=-0.7 * lid_fold, forward=1.0 * lid_fold),
         "eye_bags": displacement(forward=0.9 * bump(level, -11, 3.5) * bump(across, 30, 10) * skin),
@@ -169,11 +174,11 @@ def _eyes(head: Head) -> Components:
 
 def _brow_and_forehead(head: Head) -> Components:
     level, across, skin = head.level, head.across, head.face_skin
-    arch = 1.8 * bump(across, 38, 9) * bump(level, 22, 7) - 0.6 * bump(across, 14, 6) * bump(level, 20, 7)
+    arch = (1.9 * bump(across, 31, 8) - 0.8 * bump(across, 13, 6) - 1.1 * bump(across, 48, 6)) * bump(level, 24, 7)
     hairline = bump(level, 66, 16) * rise(head.degrees, 80, 40) * head.skin
     return {
-        "brow_ridge": displacement(forward=1.8 * plateau(across, 26, 20) * bump(level, 19, 7) * skin),
-        "brow_height": displacement(up=2.2 * plateau(across, 28, 26) * bump(level, 21, 7) * skin),
+        "brow_ridge": displacement(forward=1.8 * plateau(across, 26, 20) * bump(level, 22, 7) * skin),
+        "brow_height": displacement(up=2.2 * plateau(across, 28, 26) * bump(level, 23, 9) * skin),
         "brow_arch": displacement(up=arch * skin),
         "forehead_roundness": displacement(forward=2.2 * bump(level, 52, 17) * bump(across, 0, 34) * skin),
         "hairline_height": displacement(up=5 * hairline),
@@ -183,19 +188,27 @@ def _brow_and_forehead(head: Head) -> Components:
 def _mouth(head: Head) -> Components:
     x, level, across, row, skin = head.x, head.level, head.across, head.row, head.face_skin
     whole = np.exp(-((np.abs(level - MOUTH_LEVEL) / 17) ** 3)) * head.front
+    broad = np.exp(-((np.abs(level - MOUTH_LEVEL) / 22) ** 3)) * head.front
     lips = skin * np.clip(1.15 - (across / MOUTH_HALF_WIDTH) ** 2, 0, 1)
     upper = lips * np.interp(row, [8, 9, 9.5, 10, 10.01], [0, 1, 0.7, 0, 0])
     upper_roll = lips * np.interp(row, [8.6, 9.5, 10, 10.3], [0, 1, 0.8, 0])
     lower = lips * np.interp(row, [10.99, 11, 11.5, 12, 13], [0, 0, 0.6, 1, 0])
     lower_roll = lips * np.interp(row, [10.7, 11, 11.5, 12.4], [0, 0.8, 1, 0])
-    philtrum = (bump(x, 0, 2.5) - bump(across, 5, 2)) * bump(level, -59.5, 5)
+    philtrum = (bump(x, 0, 2.5) - bump(across, 5, 2)) * bump(level, -56, 5)
     return {
-        "mouth_width": displacement(right=2.4 * np.tanh(x / 14.0) * whole * bump(across, 14, 20) * head.skin),
+        "mouth_width": displacement(
+            right=2.4 * np.tanh(x / 16.0) * broad * bump(across, 22, 20) * head.skin,
+            forward=1.0 * bump(across, 26, 10) * broad * skin,
+        ),
         "mouth_height": displacement(up=1.8 * whole * plateau(across, 0, 40)),
         "upper_lip_fullness": displacement(up=1.3 * upper, forward=1.1 * upper_roll),
-        "lower_lip_fullness": displacement(up=-1.4 * lower, forward=1.2 * lower_roll),
-        "lip_protrusion": displacement(forward=1.8 * bump(across, 0, 20) * bump(level, MOUTH_LEVEL, 11) * skin),
-        "mouth_corner_height": displacement(up=1.1 * bump(across, 27, 9) * bump(level, -73, 9) * skin),
+        "lower_lip_fullness": displacement(up=-1.2 * lower, forward=1.8 * lower_roll),
+        "overbite": displacement(
+            forward=bump(across, 0, 20) * (1.0 * bump(level, -62, 9) - 0.7 * bump(level, -84, 9)) * skin
+        ),
+        "mouth_curvature": displacement(
+            up=(0.8 * bump(across, 27, 8) - 0.7 * bump(across, 0, 12)) * bump(level, -73, 11) * skin
+        ),
         "philtrum_depth": displacement(forward=-0.6 * philtrum * skin),
     }
 
@@ -224,9 +237,9 @@ def _asymmetry(head: Head) -> Components:
     return {
         "asymmetric_nose": displacement(right=1.0 * bump(level, -38, 14) * bump(across, 0, 14) * skin),
         "asymmetric_jaw": displacement(right=1.6 * jaw, up=-1.2 * _side(head) * jaw),
-        "asymmetric_eyes": displacement(up=0.7 * side * _eye_region(head)),
-        "asymmetric_brows": displacement(up=0.9 * side * plateau(across, 28, 24) * bump(level, 21, 7) * skin),
-        "asymmetric_mouth": displacement(up=0.9 * np.tanh(x / 20) * mouth),
+        "asymmetric_eyes": displacement(up=0.5 * side * _eye_region(head)),
+        "asymmetric_brows": displacement(up=0.7 * side * plateau(across, 28, 24) * bump(level, 24, 7) * skin),
+        "asymmetric_mouth": displacement(up=0.6 * np.tanh(x / 20) * mouth),
         "asymmetric_cheeks": _outward(head, 1.2 * np.tanh(x / 20) * bump(across, 47, 16) * bump(level, -45, 26) * skin),
     }
 

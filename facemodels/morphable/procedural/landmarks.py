@@ -31,9 +31,9 @@ def landmark_vertices(head: Head) -> NDArray[np.int64]:
 
     right_jaw = [(-82, -4), (-82, -35), (-80, -66), (-76, -94), (-63, -107), (-48, -111), (-32, -113), (-16, -115)]
     jaw = [*right_jaw, (0, -116), *((-degrees, height) for degrees, height in right_jaw[::-1])]
-    right_brow = [(-49, 18.5), (-40, 22), (-30, 21.3), (-20, 19), (-11, 16.5)]
+    right_brow = [(-50, 19.4), (-41, 23), (-31, 23.0), (-21, 21.4), (-11, 19.6)]
     brows = [*right_brow, *((-across, height) for across, height in right_brow[::-1])]
-    nose = [*((0, height) for height in (-2, -15, -28, -42)), *((across, -52.5) for across in (-13, -6.5, 0, 6.5, 13))]
+    nose = [*((0, height) for height in (1, -11, -22, -33)), *((across, -48.5) for across in (-13, -6.5, 0, 6.5, 13))]
     inner, outer = INNER_CORNER - 0.5, OUTER_CORNER + 0.5
     right_eye = [(4, -outer), (4, -36.5), (4, -26.5), (4, -inner), (5, -26.5), (5, -36.5)]
     left_eye = [(4, inner), (4, 26.5), (4, 36.5), (4, outer), (5, 36.5), (5, 26.5)]
