@@ -158,6 +158,12 @@ class TestOnePass:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
+    def test_target_of_another_dtype_keeps_its_digits(self):
+        target, core, inputs = self.problem()
+        loss = ml.multilinear_loss(target, core.float(), [z.float() for z in inputs])
+        assert loss.dtype == torch.float64
+        assert_close(loss, self.definition(target, core, inputs), rtol=1e-5, atol=0)
+
     @pytest.mark.parametrize("operator", ["multilinear_loss", "cp_loss"])
     def test_fake_tensors(self, operator):
         with FakeTensorMode():
