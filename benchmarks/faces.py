@@ -226,7 +226,10 @@ def celeba(folder: Path, options: argparse.Namespace) -> Measures:
     table = prepared.table
     if "mirrored" in table.column_names:
         table = table.select([number for number, value in enumerate(table["mirrored"][:]) if not value])
-    measures["fitted"] = (100 * len(table) / photos, "%", ">= 99")
+    with (path / "rejects.csv").open(newline="") as file:
+        unseen = sum("no face found" in row["reason"] for row in csv.DictReader(file))
+    measures["fitted"] = (100 * (photos - unseen) / photos, "%", ">= 99")
+    measures["fitted and kept"] = (100 * len(table) / photos, "%", "")
     quality = np.asarray(table["quality"][:])
     measures["landmark error, root mean square"] = (float(np.sqrt(np.mean(quality**2))), "px of 89", "<= 0.8")
     labels = options.celeba.parent / "labels.csv"

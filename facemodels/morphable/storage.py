@@ -18,7 +18,6 @@ in JSON.
 import json
 import os
 import struct
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -43,17 +42,19 @@ def write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None
         InputError: The folder does not exist or cannot be written.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+        temporary.touch()
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise InputError(f"MorphableModel.save: cannot write in {path.parent}: {error.strerror}") from error
     try:
         content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(content, temporary, metadata={"format": FORMAT, **texts})
-        _sort_header(Path(temporary))
+        temporary.chmod(mode)  # safetensors lets only the owner read it
+        _sort_header(temporary)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

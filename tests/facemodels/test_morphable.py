@@ -90,6 +90,11 @@ class TestFile:
         assert_same(MorphableModel.load(tmp_path / "model.safetensors"), model)
         assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
+    def test_may_be_read_like_any_new_file(self, tmp_path):
+        small_model().save(tmp_path / "model.safetensors")
+        (tmp_path / "plain").touch()
+        assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
     def test_a_failed_write_leaves_the_old_file(self, tmp_path):
         path = tmp_path / "model.safetensors"
         small_model().save(path)
