@@ -16,6 +16,10 @@ MACHINE = "machine"
 """The case under which the machine's own limits stand."""
 
 
+COUNTED = 1 << 20
+"""Bytes of operands and results from which the peak of memory says something: it is counted in pages of the process."""
+
+
 def measure(
     case: Case,
     *,
@@ -54,7 +58,7 @@ def measure(
     peaks = {
         name: memory.peak(case.name, name, device=device, dtype=dtype, threads=threads)
         for name in names
-        if with_memory and case.memory_too
+        if with_memory and case.memory_too and sizes["both"] >= COUNTED
     }
     clock = 1 if device == "cpu" and threads == 1 else 0
     return [
