@@ -16,7 +16,7 @@ from multilinear.autograd import _memory
 
 SHORTEST_TURN = 2e-3
 """Seconds that a turn should last at least: short calls are repeated within it."""
-LONG_TURN = 0.7
+LONG_TURN = 0.3
 """Seconds from which three rounds are enough."""
 SETTLED = 0.1
 """Seconds of a call from which the first estimate of its duration is already a measurement."""

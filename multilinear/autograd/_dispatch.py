@@ -30,7 +30,7 @@ SMALL = {  # autodiff's time / analytic's below and above, forward + backward, f
     "multilinear_map": 1_000_000,  # core x (10, 20), n = 16: 0.74 at 200,000, 0.93 at 2 million, where memory decides
     "multilinear_loss": 1_000_000,  # the same: 0.82 at 200,000, 0.94 at 1 million, 1.04 at 2 million, 1.7 at 33 million
     "mode_dot": 60_000,  # middle mode of a cube: 0.73 at 8,000, 1.0 at 64,000, 1.28 at 216,000
-    "outer_mode_dot": 4_000_000,  # first or last mode: 0.6 at 216,000, 0.8 at 1 million; above, cheap memory decides
+    "outer_mode_dot": 9_000_000,  # first or last mode: 0.6 at 216,000, 0.9 at 8 million, 1.2 at 17 million, for memory
     "cp_to_tensor": 60_000,  # cube, rank 8: 0.71 at 8,000, 0.98 at 64,000, 1.24 at 216,000
 }
 """Elements of the largest tensor from which the analytic backward pass is the faster one on a CPU."""

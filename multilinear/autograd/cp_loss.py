@@ -29,6 +29,7 @@ BLOCK = 1 << 18
 
 def expanded(tensor: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The loss by its three terms, and `||x||²`, which says how far they can have cancelled."""
+    tensor, *factors = _without_needless_gradients(tensor, *factors)
     grams = reduce(mul, (factor.mT @ factor for factor in factors))
     inner: Any = _Inner.apply(tensor, *factors)
     norm = tensor.square().sum() if tensor.requires_grad else _squared_norm(tensor)
@@ -37,8 +38,13 @@ def expanded(tensor: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]
 
 def by_residuals(tensor: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """The loss as a sum over the entries of the tensor."""
-    loss: Any = _Residual.apply(tensor, *factors)
+    loss: Any = _Residual.apply(*_without_needless_gradients(tensor, *factors))
     return loss
+
+
+def _without_needless_gradients(*tensors: Tensor) -> Sequence[Tensor]:
+    """Under `no_grad` detached, which a Function's needs_input_grad would not notice."""
+    return tensors if torch.is_grad_enabled() else [tensor.detach() for tensor in tensors]
 
 
 def _squared_norm(tensor: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ def is_supported(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool
 def multilinear_loss(target: Tensor, core: Tensor, inputs: Sequence[Tensor], scale: float) -> Tensor:
     """`scale` times the sum of squares; target `(n, k)`, core `(k, k_1, ..., k_M)`, inputs `(n, k_m)`."""
     check_backend("multilinear_loss", core)
+    if not torch.is_grad_enabled():  # of which a Function's needs_input_grad does not know
+        return loss_and_gradients(target, core, inputs, [False] * (len(inputs) + 2), scale)[0]
     loss: Any = _Loss.apply(scale, target, core, *inputs)
     return loss
 

@@ -150,6 +150,25 @@ class TestOnePass:
         with torch.no_grad():
             assert_close(ml.multilinear_loss(target, core, inputs), self.definition(target, core, inputs))
 
+    @pytest.mark.parametrize("near", [False, True], ids=["expanded", "by residuals"])
+    def test_no_gradient_is_computed_under_no_grad(self, near, monkeypatch):
+        asked = []
+        for module, name, position in (
+            (multilinear_loss, "loss_and_gradients", 3),
+            (cp, "mttkrps", 2),
+            (cp, "backward", 2),
+        ):
+            original = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda *a, f=original, p=position: asked.append(list(a[p])) or f(*a))
+        target, core, inputs = self.problem()
+        factors = random_tensors([(4, 2), (5, 2), (3, 2)], requires_grad=True)
+        tensor = ml.cp_to_tensor(factors).detach() + (0 if near else 1)
+        asked.clear()
+        with torch.no_grad():
+            ml.multilinear_loss(target, core, inputs)
+            ml.cp_loss(tensor, factors)
+        assert len(asked) >= 2 and not any(needed[1:] != [False] * (len(needed) - 1) for needed in asked)
+
     def test_operands_changed_before_backward_are_noticed(self):
         target, core, inputs = self.problem()
         loss = ml.multilinear_loss(target, core, inputs)

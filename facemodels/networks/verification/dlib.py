@@ -21,8 +21,8 @@ FACTS = Facts(
     inside="RGB, 0 to 255, less the mean colour (122.782, 117.001, 104.298), divided by 256",
     features=128,
     threshold=0.93,
-    threshold_source="2 in 1000 false accepts on pairs of aligned 64x64 crops of CelebA; errors are equal at 0.90; dlib's"
-    " own is a distance of 0.6 between `Verifier.describe`'s vectors",
+    threshold_source="2 in 1000 false accepts on pairs of aligned 64x64 crops of CelebA; errors are equal at 0.90;"
+    " dlib's own is a distance of 0.6 between `Verifier.describe`'s vectors",
     licence="weights: CC0 (dlib) in the MIT-licensed files of face-api",
     source="Davis King, dlib, after He et al., Deep Residual Learning for Image Recognition, CVPR 2016",
 )
