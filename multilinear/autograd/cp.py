@@ -11,7 +11,6 @@ so that two matrix products serve all modes (a dimension tree of depth one), and
 backward pass of the Khatri-Rao product. The split makes the two groups as equal as it can.
 """
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -58,7 +57,7 @@ def _factors(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]
 
 def elements(*factors: Tensor) -> int:
     """Elements of the tensor."""
-    return math.prod(factor.shape[-2] for factor in factors)
+    return face_splitting.count([factor.shape[-2] for factor in factors])
 
 
 OPERATORS = {

@@ -12,7 +12,6 @@ CPU both passes run over a block at a time, which stays in the cache. Column-wis
 transposed views: where the samples vary fastest in memory, the formulas run on the transposed tensors.
 """
 
-import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -47,7 +46,20 @@ def backward(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]
 
 def balanced_split(sizes: Sequence[int]) -> int:
     """The number of modes in the left group, for the smallest sum of both groups' sizes."""
-    return min(range(1, len(sizes)), key=lambda split: math.prod(sizes[:split]) + math.prod(sizes[split:]))
+    best, smallest = 1, sizes[0] + count(sizes[1:])
+    for split in range(2, len(sizes)):
+        total = count(sizes[:split]) + count(sizes[split:])
+        if total < smallest:
+            best, smallest = split, total
+    return best
+
+
+def count(sizes: Sequence[int]) -> int:
+    """Product of sizes: `math.prod`, which torch.compile cannot follow through symbolic ones."""
+    total = 1
+    for size in sizes:
+        total = total * size
+    return total
 
 
 def _samples_vary_fastest(tensor: Tensor) -> bool:
@@ -156,7 +168,7 @@ def _is_for_kernel(factors: Sequence[Tensor], tensors: Sequence[Tensor]) -> bool
 
 def elements(*factors: Tensor) -> int:
     """Elements of the product."""
-    return factors[0].shape[:-1].numel() * math.prod(factor.shape[-1] for factor in factors)
+    return count(factors[0].shape[:-1]) * count([factor.shape[-1] for factor in factors])
 
 
 OPERATORS = {
@@ -181,7 +193,7 @@ def face_splitting(factors: Sequence[Tensor]) -> Tensor:
 
 def khatri_rao(matrices: Sequence[Tensor]) -> Tensor:
     """Any number of matrices `(k_m, n)`: the same operator with the samples in columns."""
-    if takes_formula("face_splitting", matrices[0].shape[-1] * math.prod(matrix.shape[-2] for matrix in matrices)):
+    if takes_formula("face_splitting", matrices[0].shape[-1] * count([matrix.shape[-2] for matrix in matrices])):
         return _product(matrices, 1)
     return face_splitting([matrix.mT for matrix in matrices]).mT
 

@@ -7,7 +7,6 @@ With g = 2 (y - x) the last line is 2 Aᵀ (A z_m - x): eq. 23. Only the core an
 pass; K, which is larger than both as soon as the batch is, is made again.
 """
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -46,7 +45,7 @@ def _as_matrix(core: Tensor, order: int) -> Tensor:
 def elements(core: Tensor, *inputs: Tensor) -> int:
     """Elements of the core or of the samples' products, whichever are more."""
     outputs, *sizes = core.shape[-len(inputs) - 1 :]
-    return max(outputs, inputs[0].shape[-2]) * math.prod(sizes)
+    return max(outputs, inputs[0].shape[-2]) * face_splitting.count(sizes)
 
 
 OPERATORS = {
