@@ -91,11 +91,9 @@ def nearest_vertices(sightings: Sightings) -> tuple[Int[Tensor, "468"], Float[Te
         sightings: Of heads in many poses, so that depth is known, too.
     """
     candidates, mirrored = _front(MorphableModel.procedural())
-    vertices = sightings.vertices[:, candidates]
-    distances = torch.stack([
-        (torch.linalg.vector_norm(vertices - sightings.points[:, point, None], dim=2) / sightings.scale[:, None]).mean(0)
-        for point in range(_POINTS)
-    ])  # fmt: skip
+    scale = sightings.scale[:, None, None]
+    vertices, points = sightings.vertices[:, candidates] / scale, sightings.points / scale
+    distances = torch.stack([(vertices - point[:, None]).norm(dim=2).mean(0) for point in points.unbind(1)])
     partner = torch.tensor(MIRRORED_POINTS[:_POINTS])
     distances = (distances + distances[partner][:, mirrored]) / 2
     middle = partner == torch.arange(_POINTS)
