@@ -1,8 +1,8 @@
 """Where MediaPipe's points lie on the built-in head: found on renders of it, not taken from anatomy.
 
 MediaPipe learned from photos of people. In pictures of the built-in head it puts the brows, say, up to a centimetre
-from where iBUG's definition and the warp of its canonical face have them, and its depths tip the head. With the vertices
-measured, the points of photos, too, lie nearer to the fitted model: 0.45 pixels of the 64 instead of 0.71.
+from where iBUG's definition and the warp of its canonical face have them, and its depths tip the head. With the
+vertices measured, the points of photos, too, lie nearer to the fitted model: 0.45 pixels of the 64 instead of 0.71.
 `python -m facemodels.evaluation.calibration` writes the table that is read here.
 """
 
