@@ -46,4 +46,5 @@ def mediapipe_correspondence(morphable: MorphableModel) -> Correspondence:
 def _measured() -> Correspondence:
     points, vertices = np.loadtxt(TABLE, delimiter=",", skiprows=1, usecols=(0, 1), dtype=np.int64, unpack=True)
     weights = np.where(np.isin(points, INNER_POINTS), 1.0, FitConfig().dense_weight)
-    return Correspondence(*(torch.from_numpy(values) for values in (points, vertices, weights)), _DEPTH_WEIGHT)
+    points, vertices, weights = (torch.from_numpy(values) for values in (points, vertices, weights))
+    return Correspondence(points, vertices, weights, _DEPTH_WEIGHT)
