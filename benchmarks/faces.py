@@ -32,9 +32,10 @@ from facemodels.data.dataset import PreparedSet
 from facemodels.data.synthetic import aligned_camera, factors_of, synthesise_set
 from facemodels.errors import InputError
 from facemodels.evaluation.targets import FitReport, judge_fit, judge_targets, person_auc
+from facemodels.fitting.calibrated import mediapipe_correspondence
 from facemodels.fitting.landmarks import POINTS, MediaPipeDetector, canonical_face, find_model
 from facemodels.fitting.lighting import mean_albedo, observe, solve_light, surface_samples
-from facemodels.fitting.shape import Correspondence, correspond, fit
+from facemodels.fitting.shape import Correspondence, fit
 from facemodels.morphable import MorphableModel
 from facemodels.networks.verification import Verifier, load_dlib, load_sface, load_small
 from facemodels.rendering import matrix_to_euler, project_weak_perspective, render_geometry
@@ -130,7 +131,7 @@ def speed() -> Measures:
     identity = torch.randn(512, model.n_identity, generator=generator)
     expression = 0.5 * torch.randn(512, model.n_expression, generator=generator)
     angles = 0.2 * torch.randn(512, 3, generator=generator)
-    match = _correspondence(model)
+    match = mediapipe_correspondence(model)
     landmarks = _landmarks(model, match, identity, expression, angles, torch.zeros(512, 3))
     fits = fit(landmarks, model, match)
     some = fits[:_BATCH]
@@ -172,7 +173,7 @@ def facefactors(folder: Path, options: argparse.Namespace) -> dict[str, Measures
         for name in ("identity", "expression", "angles", "framing")
     )
     rotation = torch.tensor(np.asarray(rows["rotation"][:])).float().unflatten(1, (3, 3))
-    match = _correspondence(model)
+    match = mediapipe_correspondence(model)
     points = _landmarks(model, match, identity, expression, angles, framing)
     noise = torch.randn(points.shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 2.0])
     report = judge_fit(fit(points + NOISE * noise, model, match), rotation, identity, expression)
@@ -313,14 +314,6 @@ def _detector() -> MediaPipeDetector | None:
         return MediaPipeDetector()
     except InputError:
         return None
-
-
-def _correspondence(model: MorphableModel) -> Correspondence:
-    """All landmarks where MediaPipe's canonical face is at hand, the 51 inner ones elsewhere."""
-    try:
-        return correspond(model, canonical_face(find_model()))
-    except InputError:
-        return correspond(model)
 
 
 def _landmarks(

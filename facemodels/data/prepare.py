@@ -37,14 +37,15 @@ from facemodels.data.workspace import (
     write_json,
 )
 from facemodels.errors import InputError
-from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector, canonical_face, find_model
+from facemodels.fitting.calibrated import mediapipe_correspondence
+from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector, find_model
 from facemodels.fitting.mirror import mirror_points
 from facemodels.fitting.quality import QualityLimits, reasons_against
 from facemodels.fitting.shape import Correspondence, correspond, fit
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when the same settings give another set."""
 
 _GROUP = 8  # photos sent to a process together ...
@@ -162,8 +163,7 @@ class _Run:
         limit = self.settings["limit"]
         known = self.source.count()
         total = limit if known is None else min(known, limit or known)
-        canonical = None if self.detector else canonical_face(find_model())
-        correspondence = correspond(self.morphable, canonical)
+        correspondence = (correspond if self.detector else mediapipe_correspondence)(self.morphable)
         workers = 1 if self.detector else self.workers
         groups = _groups(photos_from(self.source, start, limit))
         found = (one for group in ordered_map(_examiner, (self.detector,), groups, workers) for one in group)

@@ -22,6 +22,7 @@ _FACES_AT_ONCE = 512
 _FIRST_INNER = 17  # iBUG landmarks 0 to 16 are the jaw line
 _MAX_DISTANCE = 4.5  # mm from a point of the canonical face, warped onto the model, to the nearest vertex
 _TPS_SMOOTHING = 50.0  # mm^2: the warp need not pass through the landmarks
+_CAMERA_STEPS = 5  # of Gauss-Newton; three reach the last digit that counts
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,14 @@ class Correspondence:
         points: Numbers of landmarks among MediaPipe's 478, shape `(points,)`.
         vertices: Numbers of vertices, shape `(points,)`.
         weights: How much a landmark counts, 1 for the inner iBUG points, shape `(points,)`.
+        depth_weight: How much the landmarks' depths count, against their x and y, in the camera. They settle what a
+            turn is and what another shape, but a detector that sees a model as flatter than it is tips its heads.
     """
 
     points: Int[Tensor, " points"]
     vertices: Int[Tensor, " points"]
     weights: Float[Tensor, " points"]
+    depth_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class FitConfig:
         identity_prior: Strength of the prior N(0, I) on identity coefficients, in mm^2 (the variance of a landmark of
             weight 1 that would give this prior).
         expression_prior: The same for expression coefficients.
-        depth_weight: Weight of a landmark's depth, which MediaPipe only guesses, against its x and y.
+        depth_weight: Weight of a landmark's depth, which MediaPipe only guesses, against its x and y, in the shape.
         dense_weight: Weight of a landmark beyond the 51 inner ones.
         rounds: Times that camera and shape are solved in turn.
     """
@@ -190,6 +194,30 @@ def _procrustes(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor
     return rotation, scale, shift
 
 
+def _camera(source: Tensor, target: Tensor, weights: Tensor, depth_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_procrustes`, with depths that count less than x and y: Gauss-Newton steps from its solution."""
+    rotation, scale, shift = _procrustes(source, target, weights)
+    if depth_weight == 1:
+        return rotation, scale, shift
+    weights = (weights / weights.sum())[:, None]
+    source_mean, target_mean = ((points * weights).sum(1, keepdim=True) for points in (source, target))
+    centred = source - source_mean
+    spread = centred.mT @ (centred * weights)
+    common = (target - target_mean).mT @ (centred * weights)
+    axes = weights.new_tensor([1.0, 1.0, depth_weight])
+    eye = torch.eye(3).to(weights)
+    moves = torch.cat([torch.linalg.cross(eye[:, None], eye[None], dim=-1).mT, eye[None]])  # three turns, and growing
+    moved = scale[:, None, None] * rotation
+    for _ in range(_CAMERA_STEPS):
+        residual = (common - moved @ spread) @ moved.mT
+        gradient = torch.einsum("a,nab,kab->nk", axes, residual, moves)
+        normal = torch.einsum("a,kab,nbc,lac->nkl", axes, moves, moved @ spread @ moved.mT, moves)
+        step, _ = torch.linalg.solve_ex(normal, gradient)
+        moved = torch.linalg.matrix_exp(torch.einsum("nk,kab->nab", step, moves)) @ moved
+    scale = torch.linalg.vector_norm(moved, dim=(1, 2)) / 3**0.5
+    return moved / scale[:, None, None], scale, (target_mean - source_mean @ moved.mT)[:, 0]
+
+
 class _Solver:
     """The fit of one morphable model with one set of landmarks: everything that is the same for all faces."""
 
@@ -199,6 +227,7 @@ class _Solver:
         self.config = config
         self.points = correspondence.points.to(device)
         self.weights = correspondence.weights.to(device).double()
+        self.depth_weight = correspondence.depth_weight
         self.mean = morphable.mean[vertices].double()
         self.n_identity = morphable.n_identity
         basis = torch.cat([morphable.identity[:, vertices], morphable.expression[:, vertices]])
@@ -215,11 +244,11 @@ class _Solver:
         target = landmarks[:, self.points].to(self.mean) * flip  # y up, z to the viewer
         coefficients = target.new_zeros(len(target), len(self.basis))
         for _ in range(self.config.rounds):
-            rotation, scale, shift = _procrustes(self._shape(coefficients), target, self.weights)
+            rotation, scale, shift = _camera(self._shape(coefficients), target, self.weights, self.depth_weight)
             in_face_frame = ((target - shift[:, None]) / scale[:, None, None]) @ rotation
             coefficients = (in_face_frame - self.mean).flatten(1) @ self.solution
         shape = self._shape(coefficients)
-        rotation, scale, shift = _procrustes(shape, target, self.weights)
+        rotation, scale, shift = _camera(shape, target, self.weights, self.depth_weight)
         projected = scale[:, None, None] * shape @ rotation.mT + shift[:, None]
         squared = (projected - target)[..., :2].square().sum(2)
         error = (squared @ self.weights / self.weights.sum()).sqrt()
