@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each case besides its fewest rounds")
+    parser.add_argument("--seconds", type=float, default=1.5, help="time for each case besides its fewest rounds")
     parser.add_argument("--no-memory", action="store_true", help="leave out the peak of memory")
     parser.add_argument("--results", type=Path, help="CSV to read or write (default: this machine's)")
     return parser

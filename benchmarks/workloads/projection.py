@@ -55,7 +55,7 @@ def shape(count: int, size: Size, *, learning_step: bool = False) -> Case:
         floor=maps.floor(size(count), outputs, prod(sizes)),
         memory_unit=outputs * prod(sizes),
         learning_step=learning_step,
-        forward_alone=not learning_step,
+        forward_alone=not learning_step and count < 256,
         devices=("cpu", "cuda") if count <= 256 else ("cuda",),
     )
 
