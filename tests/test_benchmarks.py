@@ -181,7 +181,7 @@ class TestTiming:
 
     def test_a_fewest_number_of_rounds(self):
         assert timing.rounds_for(5.0, share=1.0) == 3
-        assert timing.rounds_for(0.5, share=1.0) == 5
+        assert timing.rounds_for(0.2, share=1.0) == 5
         assert timing.rounds_for(0.1, share=1.0) == 10
         assert timing.rounds_for(1e-6, share=1.0) == timing.MOST_ROUNDS
 
