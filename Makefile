@@ -12,7 +12,7 @@ demo: .venv/.landmarks
 	$(BIN)/facemodels demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical
 
 # the kernels on a CUDA device, with the torch for it that is already in .venv
 test-gpu: .venv/.dev
@@ -22,7 +22,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n logical -m "not slow"
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks all
