@@ -11,8 +11,12 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/.landmarks
 	$(BIN)/facemodels demo
 
+# the kernels are compiled in processes of their own: what triton leaves behind disturbs other tests
+COMPILED := tests/multilinear/test_kernels_compiled.py
+
 test: .venv/.dev
-	$(BIN)/python -m pytest -n logical
+	$(BIN)/python -m pytest -n logical $(COMPILED)
+	$(BIN)/python -m pytest -n logical --ignore=$(COMPILED)
 
 # the kernels on a CUDA device, with the torch for it that is already in .venv
 test-gpu: .venv/.dev
@@ -22,7 +26,8 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n logical -m "not slow"
+	$(BIN)/python -m pytest -n logical -m "not slow" $(COMPILED)
+	$(BIN)/python -m pytest -n logical -m "not slow" --ignore=$(COMPILED)
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks all
