@@ -39,7 +39,10 @@ def smooth_functions(head: Head, count: int, width: float = 42.0) -> Array:
     value, vector = value[::-1][:count], vector[:, ::-1][:, :count]
     functions = _kernel(places, nodes, width) @ (vector / value)  # Nyström's extension from the nodes
     functions /= np.sqrt((functions[face_region(head)] ** 2).mean(axis=0))
-    return functions * np.sign(functions[np.abs(functions).argmax(axis=0), np.arange(count)])
+    # The sign by the first of the largest: of two mirrored vertices, rounding would choose another on another machine.
+    size = np.abs(functions)
+    peak = (size > 0.999 * size.max(axis=0)).argmax(axis=0)
+    return functions * np.sign(functions[peak, np.arange(count)])
 
 
 def _kernel(first: Array, second: Array, width: float) -> Array:
