@@ -11,12 +11,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/.landmarks
 	$(BIN)/facemodels demo
 
-# the kernels are compiled in processes of their own: what triton leaves behind disturbs other tests
-COMPILED := tests/multilinear/test_kernels_compiled.py
-
 test: .venv/.dev
-	$(BIN)/python -m pytest -n logical $(COMPILED)
-	$(BIN)/python -m pytest -n logical --ignore=$(COMPILED)
+	$(BIN)/python -m pytest -n logical
 
 # the kernels on a CUDA device, with the torch for it that is already in .venv
 test-gpu: .venv/.dev
@@ -26,8 +22,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n logical -m "not slow" $(COMPILED)
-	$(BIN)/python -m pytest -n logical -m "not slow" --ignore=$(COMPILED)
+	$(BIN)/python -m pytest -n logical -m "not slow"
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks all
