@@ -1,4 +1,7 @@
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -160,6 +163,27 @@ def scaling_components():
 
     _, names = identity_components(mean_head())
     return {names.index(name) for name in ("head_width", "head_depth", "eye_size")}
+
+
+SUM = """
+import numpy as np
+from facemodels.morphable.procedural import build_model
+model = build_model()
+place = np.cos(np.arange(model.mean.numel())).reshape(-1)
+print(*[f"{x @ place:.4f}" for x in model.identity.flatten(1).double().numpy()])
+"""
+
+
+def test_is_the_same_on_every_number_of_cores():
+    sums = []
+    for threads in ("1", "2"):
+        settings = {name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        run = subprocess.run(
+            [sys.executable, "-c", SUM], env={**os.environ, **settings}, capture_output=True, text=True, check=True
+        )
+        sums.append(np.array(run.stdout.split(), dtype=float))
+    assert len(sums[0]) == 157
+    assert_close(sums[0], sums[1], rtol=0, atol=1e-2)  # mm, over 28125 numbers in float32
 
 
 class TestExpressions:
