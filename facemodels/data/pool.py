@@ -40,8 +40,7 @@ def ordered_map(
     if workers <= 1:
         yield from map(setup(*arguments), items)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(setup, arguments))
+    pool = worker_pool(workers, setup, arguments)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -59,15 +58,29 @@ def ordered_map(
         pool.shutdown(cancel_futures=True)
 
 
+def worker_pool(
+    workers: int, setup: Callable[..., Callable[[Any], Any]] | None = None, arguments: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """Processes of one thread each that leave an interrupt to their parent and end when it ends, however it does.
+
+    Args:
+        workers: Processes.
+        setup: Called once in every process, with the arguments.
+        arguments: Must survive pickling.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(setup, arguments))
+
+
 _function: Callable[[Any], Any] | None = None
 
 
-def _start(setup: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+def _start(setup: Callable[..., Callable[[Any], Any]] | None, arguments: tuple[Any, ...]) -> None:
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _function = setup(*arguments)
+    _function = setup(*arguments) if setup else None
 
 
 def _apply(item: Any) -> Any:

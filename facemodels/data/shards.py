@@ -6,22 +6,20 @@ depends on the settings and its number alone, so a set made in two runs is the s
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial as partially
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 
 from facemodels.data.dataset import PreparedSet, check_new, write_rows
+from facemodels.data.pool import worker_pool
+from facemodels.data.workspace import whole_file, write_json
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
@@ -102,7 +100,7 @@ def _begin(partial: Path, info: dict[str, Any]) -> None:
             raise InputError(f"{partial} holds an unfinished set with {what}; finish that one or remove the directory")
         return
     partial.mkdir(parents=True, exist_ok=True)
-    _write_whole(settings, lambda path: path.write_text(json.dumps(info, indent=1) + "\n"))
+    write_json(settings, info)
 
 
 def _path(partial: Path, number: int) -> Path:
@@ -111,20 +109,9 @@ def _path(partial: Path, number: int) -> Path:
 
 def _write_shard(make: Callable[[int], list[Row]], partial: Path, number: int) -> int:
     rows = make(number)
-    _write_whole(_path(partial, number), lambda path: write_rows(path, rows))
+    with whole_file(_path(partial, number)) as path:
+        write_rows(path, rows)
     return len(rows)
-
-
-def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that appears under its name only when it is whole and on the disk."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _join(partial: Path, shards: int, morphable: MorphableModel, info: dict[str, Any], out: Path) -> None:
@@ -167,22 +154,3 @@ def _run(work: Callable[[int], int], numbers: list[int], workers: int) -> Iterat
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes of one thread each that leave an interrupt to their parent and end when it ends, however it does."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

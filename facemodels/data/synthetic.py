@@ -21,8 +21,9 @@ from facemodels.data.dataset import PreparedSet
 from facemodels.data.factorial import EXPRESSIONS, LIGHTS, PERSONS, POSES, SHAPE, Cell, cell_factors
 from facemodels.data.factors import FaceFactors, sample_factors
 from facemodels.data.occluders import Sight
+from facemodels.data.pool import worker_pool
 from facemodels.data.portrait import build_heads, draw_heads, face_geometry, light_view, view_heads
-from facemodels.data.shards import worker_pool, write_shards
+from facemodels.data.shards import write_shards
 from facemodels.data.wild import occlude, photograph, wild_factors
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel

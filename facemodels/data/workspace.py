@@ -207,7 +207,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The disk is full or cannot be written to.
     """
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         with explained(path.parent):
             yield temporary
