@@ -121,17 +121,10 @@ def _rows(
     rows = []
     for name, sample in samples.items():
         for mode, by_round in sample.by_mode.items():
-            wall = Spread.of([wall for wall, _ in by_round.values()])
-            cpu = Spread.of([cpu for _, cpu in by_round.values()])
             rows.append(
                 Measurement(
                     **_labels(case, name, mode),
-                    wall=wall.median,
-                    wall_p20=wall.p20,
-                    wall_p80=wall.p80,
-                    cpu=cpu.median,
-                    cpu_p20=cpu.p20,
-                    cpu_p80=cpu.p80,
+                    **_times(list(by_round.values())),
                     rounds=len(by_round),
                     calls=sample.calls,
                     ratio=timing.ratio(sample, samples[OURS], mode, clock),
@@ -144,6 +137,19 @@ def _rows(
                 )
             )
     return rows
+
+
+def _times(turns: list[timing.Sample]) -> dict[str, float]:
+    """The columns of a row that tell how long the turns took."""
+    wall, cpu = (Spread.of(seconds) for seconds in zip(*turns, strict=True))
+    return {
+        "wall": wall.median,
+        "wall_p20": wall.p20,
+        "wall_p80": wall.p80,
+        "cpu": cpu.median,
+        "cpu_p20": cpu.p20,
+        "cpu_p80": cpu.p80,
+    }
 
 
 def _refusal(case: Case, provider: str, reason: str) -> Measurement:
@@ -166,7 +172,6 @@ def machine(*, device: str, dtype: torch.dtype, repeats: int = 7) -> list[Measur
         run = FloorRun(floor, device=device, dtype=dtype, trains=False)
         clock = timing.CpuClock() if device == "cpu" else timing.CudaClock()
         turns = [timing.turn(run, clock)["forward"] for _ in range(repeats + 1)][1:]
-        wall, cpu = Spread.of([wall for wall, _ in turns]), Spread.of([cpu for _, cpu in turns])
         rows.append(
             Measurement(
                 workload="",
@@ -174,12 +179,7 @@ def machine(*, device: str, dtype: torch.dtype, repeats: int = 7) -> list[Measur
                 shape=f"{side} x {side}" if floor.forward else f"{elements} elements",
                 provider=name,
                 mode="forward",
-                wall=wall.median,
-                wall_p20=wall.p20,
-                wall_p80=wall.p80,
-                cpu=cpu.median,
-                cpu_p20=cpu.p20,
-                cpu_p80=cpu.p80,
+                **_times(turns),
                 rounds=repeats,
                 calls=1,
                 flops=float(floor.flops("forward")),

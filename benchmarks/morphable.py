@@ -2,13 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from facemodels.data.factors import sample_factors
+from facemodels.data.pool import one_thread
 from facemodels.data.synthetic import draw
 from facemodels.errors import InputError
 from facemodels.fitting.landmarks import MediaPipeDetector, find_model
@@ -47,7 +48,7 @@ def measure(faces: int = 200) -> Measures:
     Args:
         faces: Random samples that the landmark detector is to find a face in; without a detector they are left out.
     """
-    with _one_core():
+    with one_thread():
         measures = build_time() | rasteriser_times() | likeness()
     with contextlib.suppress(InputError):
         measures |= detection(faces)
@@ -159,16 +160,6 @@ def _median(function: Callable[[], object], repeats: int) -> float:
         function()
         times.append(time.perf_counter() - start)
     return float(np.median(times))
-
-
-@contextlib.contextmanager
-def _one_core() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def main() -> None:

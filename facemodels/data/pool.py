@@ -1,5 +1,6 @@
 """Work spread over processes, with results in order and only a little of it in memory at a time."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -94,3 +95,14 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, as the processes of a pool do, so that their number does not change a result."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -4,7 +4,6 @@ The work is done in shards of 512 photos, each written when it is whole. So memo
 photos, and a run that was ended in whatever way goes on where it was, with the same result.
 """
 
-import contextlib
 import csv
 import functools
 import hashlib
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from facemodels.data.dataset import PreparedSet, join_rows, write_rows
 from facemodels.data.detection import FoundFace, examine
-from facemodels.data.pool import ordered_map
+from facemodels.data.pool import one_thread, ordered_map
 from facemodels.data.report import write_report
 from facemodels.data.rows import Learned, batch_of_shard, learn
 from facemodels.data.sources import Joined, Photo, PhotoSource, digest, open_source, photos_from
@@ -124,7 +123,7 @@ def prepare(
     if out.exists():
         return _finished(out, settings)
     # Sums in another order differ in the last digit: with one thread the result is the same whatever runs beside.
-    with _one_thread(), Workspace(out.with_name(out.name + ".partial"), settings) as work:
+    with one_thread(), Workspace(out.with_name(out.name + ".partial"), settings) as work:
         run = _Run(work, source, morphable, settings, limits, detector, workers, progress)
         try:
             run.find_faces()
@@ -379,13 +378,3 @@ def _check(held_out: float, limit: int | None, smoothing: float, workers: int) -
 
 def _stacked(arrays: list[np.ndarray], shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
     return np.array(arrays, dtype).reshape(-1, *shape)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -101,12 +101,9 @@ def takes_formula(operator: str, elements: int) -> bool:
 def takes_kernel(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:
     """Whether the operator's GPU kernel should run on these tensors, which have to be real and of one dtype for it."""
     first = tensors[0]
-    if _backend == "triton":
-        wanted = True
-    else:
-        wanted = _backend == "auto" and elements >= KERNELS.get(operator, elements + 1)
+    measured = operator in KERNELS and elements >= KERNELS[operator]
     return (
-        wanted
+        (_backend == "triton" or (_backend == "auto" and measured))
         and first.is_cuda
         and first.dtype in KERNEL_DTYPES
         and all(x.dtype == first.dtype for x in tensors)

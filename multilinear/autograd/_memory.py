@@ -6,6 +6,7 @@ each, and takes large blocks back as soon as they are freed. In pages of 2 MiB t
 `THP_MEM_ALLOC_ENABLE=1`.
 """
 
+import math
 import mmap
 from collections.abc import Sequence
 
@@ -20,17 +21,15 @@ HUGE_PAGE = 2 << 20
 
 def is_large(shape: Sequence[int], like: Tensor) -> bool:
     """Whether `empty` would ask for huge pages."""
-    elements = 1
-    for size in shape:
-        elements *= size
-    return elements * like.element_size() >= LARGE and like.device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
+    large = math.prod(shape) * like.element_size() >= LARGE
+    return large and like.device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Uninitialised contiguous tensor with the dtype and device of another; in huge pages if it is large."""
     if not is_large(shape, like):
         return like.new_empty(shape)
-    elements = torch.Size(shape).numel()
+    elements = math.prod(shape)
     block = mmap.mmap(-1, elements * like.element_size() + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     block.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(block, dtype=like.dtype, count=elements).view(*shape)

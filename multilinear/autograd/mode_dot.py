@@ -6,7 +6,8 @@
 The modes before the multiplied one are merged into `l`, those after it into `r`: views for a contiguous tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,11 +26,16 @@ def forward(tensor: Tensor, matrix: Tensor) -> Tensor:
     return (matrix if matrix.ndim == 2 else matrix.unsqueeze(-3)).matmul(tensor)
 
 
-def backward(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
-    """Gradients of the tensor and of the matrix; `gradient` is `(..., L, J, R)`."""
+def backward(
+    gradient: Tensor,
+    tensors: Sequence[Tensor],
+    needed: Sequence[bool],
+    product: Callable[[Tensor, Tensor], Tensor] = forward,
+) -> "list[Tensor | None]":
+    """Gradients of the tensor and of the matrix; `gradient` is `(..., L, J, R)`, `product` does what `forward` does."""
     tensor, matrix = tensors
     return [
-        forward(gradient, matrix.mT.conj()) if needed[0] else None,
+        product(gradient, matrix.mT.conj()) if needed[0] else None,
         _gradient_matrix(gradient, tensor.conj()) if needed[1] else None,
     ]
 
@@ -68,15 +74,6 @@ def forward_cpu(tensor: Tensor, matrix: Tensor) -> Tensor:
     return result
 
 
-def backward_cpu(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
-    """`backward` by `forward_cpu`."""
-    tensor, matrix = tensors
-    return [
-        forward_cpu(gradient, matrix.mT.conj()) if needed[0] else None,
-        _gradient_matrix(gradient, tensor.conj()) if needed[1] else None,
-    ]
-
-
 def elements(tensor: Tensor, matrix: Tensor) -> int:
     """Elements of the tensor or of the result, whichever has more."""
     left, size, right = tensor.shape[-3:]
@@ -89,7 +86,7 @@ OPERATOR = MultilinearOperator(
     forward,
     backward,
     elements=elements,
-    kernels={"CPU": (forward_cpu, backward_cpu)},
+    kernels={"CPU": (forward_cpu, partial(backward, product=forward_cpu))},
 )
 
 
