@@ -6,6 +6,7 @@
     python -m benchmarks table                     writes the tables of benchmarks/README.md from benchmarks/results
     python -m benchmarks plot                      draws the pictures
     python -m benchmarks targets                   what is reached of what we set out to reach
+    python -m benchmarks thresholds                from which size on the analytic backward pass is worth its Python
     python -m benchmarks faces --help              another kind: speed and accuracy of the face pipeline
 
 torch and the cases are imported only after the number of threads is known.
@@ -96,6 +97,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import faces
 
         return faces.main(arguments[1:])
+    if arguments[:1] == ["thresholds"]:
+        from benchmarks import thresholds
+
+        return thresholds.main(arguments[1:])
     options = _parser().parse_args(arguments)
     for name in THREAD_SETTINGS:
         os.environ[name] = str(options.threads)

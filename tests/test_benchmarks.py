@@ -481,3 +481,16 @@ class TestCommands:
     def test_the_readme_has_room_for_the_tables(self):
         text = Path(results.ROOT, "README.md").read_text()
         assert all(text.count(marker) == 1 for pair in tables.MARKERS.values() for marker in pair)
+
+
+def test_thresholds_cover_the_table_of_the_dispatch(tmp_path, monkeypatch):
+    from benchmarks import thresholds
+    from multilinear.autograd import _dispatch
+
+    smallest = {problem[0]: problem for problem in sorted(thresholds.problems(), key=lambda p: -p[1])}
+    assert set(smallest) == set(_dispatch.SMALL)
+    monkeypatch.setattr(thresholds, "problems", lambda: iter(smallest.values()))
+    monkeypatch.setattr(thresholds, "FRESH", (10, 10))
+    assert thresholds.main(["--rounds", "1", "--out", str(tmp_path / "t.csv")]) == 0
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(lines) == 2 + len(smallest) and lines[0] == "operator,elements,analytic_ms,autodiff_ms,ratio"

@@ -6,7 +6,7 @@
 
 The analytic backward pass costs some microseconds of Python and saves a pass over memory or two. Where the whole
 problem takes as long as the Python, the formula is faster: below `SMALL` elements of the largest tensor involved.
-`python -m benchmarks small` measures the line.
+`python -m benchmarks thresholds` measures the line; what it found is in benchmarks/results/thresholds.csv.
 
 A kernel runs at the sizes at which it was measured to be the fastest, and where nothing was measured, not at all
 (`KERNELS`). `use("triton")` asks for it whatever the size.
