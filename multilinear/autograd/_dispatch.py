@@ -25,13 +25,13 @@ from multilinear.autograd._transforms import forward_mode_active, functorch_acti
 
 Backend = Literal["auto", "torch", "triton", "autodiff"]
 
-SMALL = {  # autodiff's time / analytic's below and above, forward + backward, float32, one thread of an AMD EPYC
-    "face_splitting": 1_000_000,  # (9, 15, 80): 0.6 at 173,000, 0.9 at 691,000, 1.4 to 2.2 at 2.8 million
-    "multilinear_map": 1_000_000,  # core x (10, 20), n = 16: 0.74 at 200,000, 0.93 at 2 million, where memory decides
-    "multilinear_loss": 1_000_000,  # the same: 0.82 at 200,000, 0.94 at 1 million, 1.04 at 2 million, 1.7 at 33 million
-    "mode_dot": 60_000,  # middle mode of a cube: 0.73 at 8,000, 1.0 at 64,000, 1.28 at 216,000
-    "outer_mode_dot": 9_000_000,  # first or last mode: 0.6 at 216,000, 0.9 at 8 million, 1.2 at 17 million, for memory
-    "cp_to_tensor": 60_000,  # cube, rank 8: 0.71 at 8,000, 0.98 at 64,000, 1.24 at 216,000
+SMALL = {  # autodiff's time over analytic's at sizes around the line (benchmarks/results/thresholds.csv)
+    "face_splitting": 1_000_000,  # (9, 15, 80): 0.66 at 173,000, 0.72 at 691,000, 1.33 at 2.8 million
+    "multilinear_map": 1_000_000,  # core x (10, 20), n = 16: 0.79 at 200,000, 0.97 from 1 million on, for the memory
+    "multilinear_loss": 1_000_000,  # the same: 0.86 at 200,000, 0.93 at 1 million, 1.05 at 2 million, 1.12 at 4 million
+    "mode_dot": 60_000,  # middle mode of a cube: 0.73 at 8,000, 1.06 at 64,000, 1.41 at 216,000
+    "outer_mode_dot": 9_000_000,  # first or last mode: 0.85 at 512,000, 0.87 at 8 million, 1.49 at 18 million
+    "cp_to_tensor": 60_000,  # cube, rank 8: 0.74 at 8,000, 1.03 at 64,000, 1.45 at 216,000
 }
 """Elements of the largest tensor from which the analytic backward pass is the faster one on a CPU."""
 
