@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from facemodels.morphable.model import MorphableModel
 from facemodels.morphable.procedural.albedo import AlbedoModel, Complexion
@@ -54,12 +55,16 @@ def identity_names() -> tuple[str, ...]:
 
 
 def build_model() -> MorphableModel:
-    """Build the procedural model; `MorphableModel.procedural` keeps it."""
+    """Build the procedural model; `MorphableModel.procedural` keeps it.
+
+    One thread does the linear algebra, so that on one machine every process builds the same bits.
+    """
     head = mean_head()
-    expression = expression_components(head)
-    identity, _ = identity_components(head)
-    smooth = identity[len(identity_names()) :]
-    smooth -= _within_span(smooth, expression)  # what no name covers is not to look like an expression either
+    with threadpool_limits(1):
+        expression = expression_components(head)
+        identity, _ = identity_components(head)
+        smooth = identity[len(identity_names()) :]
+        smooth -= _within_span(smooth, expression)  # what no name covers is not to look like an expression either
     return MorphableModel(
         mean=_tensor(head.position),
         identity=_tensor(identity),
