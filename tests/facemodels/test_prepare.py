@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import errno
 import html
 import importlib.util
@@ -320,6 +321,12 @@ class TestSecondRun:
         with pytest.raises(InputError, match=r"is finished, with source .*, not .*, photos fingerprint"):
             prepare(tmp_path / "one", prepared.path, morphable=morphable, detector=detector, **SETTINGS)
 
+    def test_with_a_model_of_another_licence_is_refused(self, photos, detector, morphable, prepared):
+        assert f"licence: {morphable.licence}" in (prepared.path / "report.html").read_text()
+        bought = dataclasses.replace(morphable, licence="for research only")
+        with pytest.raises(InputError, match=r"is finished, with morphable fingerprint .*; choose another --out"):
+            prepare(photos, prepared.path, morphable=bought, detector=detector, **SETTINGS)
+
     def test_on_something_else_is_refused(self, photos, morphable, tmp_path):
         (tmp_path / "holiday").mkdir()
         with pytest.raises(InputError, match=r"holiday exists already and was not made from photos"):
@@ -513,6 +520,29 @@ class TestPhotos:
         assert found.faces >= 2
         centre = np.linalg.inv(found.transform[:, :2]) @ (np.array([32, 40]) - found.transform[:, 2])
         assert 195 < centre[0] < 435 and centre[1] > 320
+
+    @pytest.mark.slow
+    def test_smoothing_of_an_encoded_video(self, astronaut, morphable, tmp_path):
+        av = pytest.importorskip("av", reason="needs PyAV: pip install multilinear-faces[faces]")
+        shake = np.random.default_rng(0).integers(-6, 7, (40, 2))
+        with av.open(tmp_path / "clip.mp4", "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 320, 320, "yuv420p", 4_000_000
+            for number, (down, right) in enumerate(shake):
+                top, left = 20 + down, 60 + number + right
+                pixels = np.ascontiguousarray(astronaut[top : top + 320, left : left + 320])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        raw, smooth = (
+            prepare(tmp_path / "clip.mp4", tmp_path / name, morphable=morphable, smoothing=strength, **SETTINGS)
+            for name, strength in (("raw", 0.0), ("smooth", 10.0))
+        )
+        assert len(raw) == len(smooth) == len(shake)
+
+        def unrest(prepared):
+            return np.abs(np.diff(np.array(prepared.table["expression"][:]), n=2, axis=0)).mean()
+
+        assert unrest(smooth) < 0.5 * unrest(raw)
 
     @needs_shared
     @pytest.mark.slow
