@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from facemodels.errors import InputError
+from facemodels.errors import InputError, RunError
 
 app = typer.Typer(
     name="facemodels",
@@ -26,12 +26,12 @@ Model = Annotated[Path | None, typer.Option(help="Checkpoint or run directory; b
 
 
 def main() -> NoReturn:
-    """Run the command line; wrong input, or training that diverges, ends it with one line and status 2."""
+    """Run the command line; wrong input, or a run that cannot go on, ends it with one line and status 2."""
     # Before torch loads OpenMP: threads that spin while they wait make a step ten times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
-    except (InputError, FloatingPointError) as error:
+    except (InputError, RunError) as error:
         print(f"facemodels: {error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
