@@ -79,13 +79,29 @@ def decode_edit(
     rendering = model.decode(codes)
     if not turned:
         return Edit(rendering.image, codes, rendering)
-    old = rendering.mask > 0.5
-    hidden = torch.nn.functional.max_pool2d(old.float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
+    image = turn_in_place(rendering.face, rendering.face_mask, rendering.background, rendering.mask)
+    return Edit(image, codes, rendering)
+
+
+def turn_in_place(
+    face: Float[Tensor, "n 3 h w"],
+    face_mask: Float[Tensor, "n 1 h w"],
+    background: Float[Tensor, "n 3 h w"],
+    mask: Float[Tensor, "n 1 h w"],
+) -> Float[Tensor, "n 3 h w"]:
+    """Put faces that were turned where they were before; what the old face hid is filled in from around it.
+
+    Args:
+        face: The turned faces.
+        face_mask: Where they are.
+        background: What surrounds the old faces.
+        mask: Where the old faces were.
+    """
+    hidden = torch.nn.functional.max_pool2d((mask > 0.5).float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
     surroundings = torch.stack(
-        [_inpaint(picture, where[0]) for picture, where in zip(rendering.background, hidden, strict=True)]
+        [_inpaint(picture, where[0]) for picture, where in zip(background, hidden, strict=True)]
     )
-    mask = rendering.face_mask
-    return Edit((mask * rendering.face + (1 - mask) * surroundings).clamp(0, 1), codes, rendering)
+    return (face_mask * face + (1 - face_mask) * surroundings).clamp(0, 1)
 
 
 def _inpaint(picture: Float[Tensor, "3 64 64"], where: Tensor) -> Float[Tensor, "3 64 64"]:
