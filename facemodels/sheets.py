@@ -21,12 +21,12 @@ _MESH_YAW = 0.45  # radians, so that the profile of the nose shows
 
 def edit_sheet(
     model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "n 3 64 64"],
-    target: Float[Tensor, "n 3 64 64"],
+    source: Float[Tensor, "n 3 h w"],
+    target: Float[Tensor, "n 3 h w"],
     factors: Sequence[str],
     *,
     together: bool = False,
-    truth: Mapping[str, Float[Tensor, "n 3 64 64"]] | None = None,
+    truth: Mapping[str, Float[Tensor, "n 3 h w"]] | None = None,
     zoom: int = 2,
 ) -> Image.Image:
     """One row a face: source, target, reconstruction, then the source with each of the target's factors.
@@ -54,7 +54,7 @@ def edit_sheet(
 
 
 @torch.no_grad()
-def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 64"], zoom: int = 2) -> Image.Image:
+def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], zoom: int = 2) -> Image.Image:
     """One row a face: everything the three streams decode."""
     codes = model.encode(images)
     parts = model.decode(codes)
@@ -85,7 +85,7 @@ def training_sheet(
         zoom: Factor of enlargement.
     """
     codes, donor = model.encode(images), model.encode(others)
-    mask_logits, background = model.surround(codes.mask, codes.background, codes.context)
+    mask_logits, background = model.surround(codes)
     mask = mask_logits.sigmoid()
 
     def composite(face: Face) -> Tensor:
@@ -122,7 +122,7 @@ def _columns(
     }
 
 
-def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tensor, "n 1 64 64"]:
+def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tensor, "n 1 h w"]:
     """Where a face looking ahead is, by the face stream; stream 3 has learnt nothing outside of it."""
     ahead = torch.eye(3).flatten().to(codes.pose).expand_as(codes.pose)
     mask_logits = model.paint(ahead, codes.expression, codes.identity, codes.light).mask_logits
@@ -131,8 +131,8 @@ def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tenso
 
 def interpolation_sheet(
     model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "1 3 64 64"],
-    target: Float[Tensor, "1 3 64 64"],
+    source: Float[Tensor, "1 3 h w"],
+    target: Float[Tensor, "1 3 h w"],
     factors: Sequence[str],
     *,
     steps: int = 11,

@@ -222,7 +222,10 @@ def turn_camera(
 
 
 def aligned(
-    vertices: Float[Tensor, "n vertices 3"], morphable: MorphableModel, rotation: Float[Tensor, "n 3 3"], size: int = SIZE
+    vertices: Float[Tensor, "n vertices 3"],
+    morphable: MorphableModel,
+    rotation: Float[Tensor, "n 3 3"],
+    size: int = SIZE,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 2"]]:
     """Scale and shift that bring the five points of posed faces nearest to where crops have them."""
     five = torch.stack([vertices[:, morphable.landmarks[a:b]].mean(1) for a, b in _FIVE], 1)

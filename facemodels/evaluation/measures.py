@@ -46,7 +46,7 @@ def encode_all(model: NeuroTensorialAutoencoder, faces: Faces) -> Codings:
     codes, parts = [], []
     for rows in batches(len(faces)):
         some = model.encode(faces[rows].pictures())
-        mask_logits, background = model.surround(some.mask, some.background, some.context)
+        mask_logits, background = model.surround(some)
         face = model.paint(some.pose, some.expression, some.identity, some.light)
         codes.append(without_context(some))
         parts.append((face.image, face.normals, mask_logits.sigmoid(), background))
@@ -69,7 +69,8 @@ def batches(count: int) -> Iterator[slice]:
 
 def without_context(codes: Codes) -> Codes:
     """Codes that still paint faces, but no surroundings."""
-    return Codes(**{name: getattr(codes, name) for name in FACTORS}, context=Context((), ()))
+    nothing = Context((), ())
+    return Codes(**{name: getattr(codes, name) for name in FACTORS}, context=nothing, background_context=nothing)
 
 
 def reconstruction(faces: Faces, codings: Codings) -> dict[str, float]:
