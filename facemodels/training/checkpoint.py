@@ -27,6 +27,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import TrainingConfig
 from facemodels.errors import InputError, RunError
 from facemodels.morphable import MorphableModel
+from facemodels.training.adversary import Adversary
 from facemodels.training.processes import part, whole
 
 _PREFIX = "checkpoint-"
@@ -48,7 +49,7 @@ class Trained:
 
     network: NeuroTensorialAutoencoder
     optimizer: torch.optim.Optimizer
-    adversary: nn.Module | None = None
+    adversary: Adversary | None = None
     adversary_optimizer: torch.optim.Optimizer | None = None
 
 

@@ -33,22 +33,18 @@ from facemodels.training.checkpoint import (
     save_checkpoint,
 )
 from facemodels.training.logs import Logs
+from facemodels.training.monitor import BEST, Monitor
 from facemodels.training.processes import (
     agree,
     gradients_synchronised,
     is_lost_process,
-    share,
     sharding_wanted,
+    share,
     start,
     whole,
 )
 from facemodels.training.step import TrainingStep
 from facemodels.training.stopping import StopRequest
-
-try:
-    from facemodels.training.monitor import BEST, Monitor
-except ImportError:
-    BEST, Monitor = "", None
 
 SKIPPED_IN_A_ROW = 10
 """Steps without a finite objective after which a run ends."""
@@ -199,7 +195,7 @@ class _Trainer:
         if found:
             load_state(found[0], self.trained)
         self.faces = self.faces.to(device)
-        self.monitor = Monitor(prepared, run) if Monitor and self.main and training.sheet_every else None
+        self.monitor = Monitor(prepared, run) if self.main and training.sheet_every else None
         self.logs = Logs(run, self.progress.step) if self.main else None
 
         self.since = self.saved = time.monotonic()

@@ -61,7 +61,8 @@ def share(module: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Module
         return module
     if shard:
         mesh = torch.distributed.init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-        return fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        return module
     return accelerator.prepare_model(module)
 
 
@@ -95,6 +96,12 @@ def part(tensor: Tensor, like: Tensor) -> Tensor:
     if isinstance(like, DTensor):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return torch.empty_like(like).copy_(tensor)
+
+
+def end_processes() -> None:
+    """Leave the group of processes; those that are still in it are not waited for."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def is_lost_process(error: RuntimeError) -> bool:
