@@ -169,7 +169,7 @@ class TestReport:
         report = evaluate(model, prepared)
         assert report.label is None and report.pairs == 0
         assert not {"expression_follows", "person_auc", "kept_by_pose"} & set(report.measures)
-        assert report.by_code == 1 - 1 / 8  # the last face's partner is in the other split
+        assert report.by_code == 0 and "0%, the others are the fit's rotations" in report.lines()[1]
         assert len(report.lines()) == 2 + len(report.measures)
 
     def test_measures_are_named_and_in_order(self, model, prepared, table):
@@ -181,6 +181,18 @@ class TestReport:
         report = evaluate(model, prepared, table)
         assert evaluate(model, prepared, table) == report
         assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+    def test_other_poses_come_from_the_photos_that_have_them(self, model, morphable, tmp_path):
+        rows = [{**row, "turned_partner": f"{4 + number % 3:06d}.jpg"} for number, row in enumerate(make_rows(8))]
+        rows = [{**row, "split": "test" if number > 3 else "train"} for number, row in enumerate(rows)]
+        prepared = write_prepared(tmp_path / "set", rows, morphable, {"source": "made for tests"})
+        faces = prepared.faces("test")
+        codings = encode_all(model, faces)
+        poses = codings.codes.pose[[1, 2, 0, 1]]  # faces 4 to 7 have the partners 5, 6, 4, 5
+        expected = measure(model, faces, codings, poses)["turned_normals_degrees"]
+        report = evaluate(model, prepared)
+        assert report.by_code == 1 and report.measures["turned_normals_degrees"] == pytest.approx(expected)
+        assert expected != measure(model, faces, codings)["turned_normals_degrees"]
 
     def test_of_some_of_the_faces(self, model, prepared, table):
         report = evaluate(model, prepared, table, limit=5)
