@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -274,19 +273,36 @@ def edit(
 def evaluate(
     prepared: Annotated[Path, typer.Argument(help="Prepared set; its held-out split is used.")] = Path("prepared"),
     model: Model = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV with the columns `file` and the label's.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with the columns `file`, the label's and, if known, `identity`.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many faces, evenly spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
 ) -> None:
-    """Measure a network on the held-out split; with labels, also whether swaps do what they say."""
+    """Measure a network on the held-out split, beside what one trained on photos should reach."""
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.report import evaluate as evaluate_network
 
-    report = evaluate_network(_load(model), PreparedSet(prepared), labels=labels, label=label)
+    judge = None if verifier is None else _verifier(verifier)
+    report = evaluate_network(
+        _load(model), PreparedSet(prepared), labels=labels, label=label, verifier=judge, limit=limit
+    )
     for line in report.lines():
         print(line)
     if out:
-        out.write_text(json.dumps(asdict(report), indent=1) + "\n")
+        out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+
+
+def _verifier(name: str):
+    from facemodels.networks.verification import load_dlib, load_sface, load_small
+
+    known = {"sface": load_sface, "dlib": load_dlib}
+    return known[name]() if name in known else load_small(name)
 
 
 def _load(model: Path | None):
