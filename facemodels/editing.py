@@ -64,8 +64,8 @@ def transfer(
     names = [factors] if isinstance(factors, str) else list(factors)
     for name in names:
         check_factor("transfer", name)
-    check_images("transfer", source)
-    check_images("transfer", target)
+    check_images("transfer", source, model.config.size)
+    check_images("transfer", target, model.config.size)
     codes = model.encode(source)
     donor = model.encode(target)
     return decode_edit(model, source, codes.replace(**{name: getattr(donor, name) for name in names}), "pose" in names)

@@ -70,8 +70,11 @@ REQUIRED_COLUMNS = (
     "turned_rotation",
     "turned_normals",
     "turned_mask",
+    "turned_image",
+    "turned_weight",
+    "turned_partner",
 )
-_PICTURES = ("image", "normals", "mask", "turned_image", "turned_normals", "turned_mask")
+_PICTURES = ("image", "normals", "mask", "turned_image", "turned_normals", "turned_mask", "turned_weight")
 _SHARD_BYTES = "200MB"
 _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 
@@ -94,6 +97,8 @@ class Faces:
     turned_rotation: Float[Tensor, "faces 9"]
     turned_normals: Int8[Tensor, "faces 3 height width"]
     turned_mask: UInt8[Tensor, "faces 1 height width"]
+    turned_image: UInt8[Tensor, "faces 3 height width"]
+    turned_weight: UInt8[Tensor, "faces 1 height width"]
 
     def __len__(self) -> int:
         return len(self.image)
@@ -198,6 +203,8 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
         turned_rotation=numbers("turned_rotation"),
         turned_normals=decode_normals(channels_first("turned_normals")),
         turned_mask=channels_first("turned_mask"),
+        turned_image=channels_first("turned_image"),
+        turned_weight=channels_first("turned_weight"),
     )
 
 

@@ -122,8 +122,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with accelerator.autocast():
-                seed = _seed(training.seed, state.step, accelerator.process_index)
-                loss, terms = step(faces[next(batches)], seed, _fraction(state, training))
+                first = accelerator.process_index * training.batch
+                result = step(faces[next(batches)], _seed(training.seed, state.step), _fraction(state, training), first)
+                loss, terms = result.total, result.terms
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"the objective became {loss.item()} at step {state.step};"
@@ -182,8 +183,8 @@ def _learning_rate(state: _Progress, training: TrainingConfig) -> float:
     return training.learning_rate * warm * (training.final_rate + (1 - training.final_rate) * cosine)
 
 
-def _seed(seed: int, step: int, process: int) -> int:
-    return (seed * 1_000_003 + step) * 1_009 + process
+def _seed(seed: int, step: int) -> int:
+    return seed * 1_000_003 + step
 
 
 def _batches(count: int, training: TrainingConfig, start: int, process: int, processes: int) -> Iterator[Tensor]:
@@ -195,7 +196,7 @@ def _batches(count: int, training: TrainingConfig, start: int, process: int, pro
     while True:
         epoch, position = divmod(step, per_epoch)
         if epoch != order_epoch:
-            generator = torch.Generator().manual_seed(_seed(training.seed, epoch, 0))
+            generator = torch.Generator().manual_seed(_seed(training.seed, epoch))
             order, order_epoch = torch.randperm(count, generator=generator), epoch
         first = position * wide + process * training.batch
         yield order[first : first + training.batch]

@@ -93,9 +93,9 @@ def test_nan_ends_the_run_and_keeps_the_checkpoint(prepared, tmp_path, settings,
     before = weights(tmp_path)
 
     class Broken(loop_module.TrainingStep):
-        def forward(self, faces, seed, done=1.0):
-            loss, terms = super().forward(faces, seed, done)
-            return loss * float("nan"), terms
+        def forward(self, *args):
+            result = super().forward(*args)
+            return dataclasses.replace(result, total=result.total * float("nan"))
 
     monkeypatch.setattr(loop_module, "TrainingStep", Broken)
     with pytest.raises(FloatingPointError, match=r"became nan at step 2; the last checkpoint .* is intact"):
