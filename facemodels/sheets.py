@@ -68,9 +68,10 @@ def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 
         "shading": on_paper((parts.shading / 1.3).clamp(0, 1), parts.mask),
         "mask": parts.mask,
         "background": parts.background,
-        "frontal": on_paper(parts.frontal, frontal_mask),
-        "frontal normals": normals_as_colours(parts.frontal_normals, frontal_mask),
     }
+    if parts.frontal is not None and parts.frontal_normals is not None:
+        columns["frontal"] = on_paper(parts.frontal, frontal_mask)
+        columns["frontal normals"] = normals_as_colours(parts.frontal_normals, frontal_mask)
     if parts.shape is not None and model.morphable is not None:
         columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
     rows = list(zip(*columns.values(), strict=True))

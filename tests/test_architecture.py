@@ -16,6 +16,7 @@ FACEMODELS_ROOMS = (
     ("losses",),
     ("data",),
     ("autoencoder", "codes"),
+    ("pretrained", "model_card"),
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
