@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FACEMODELS_ROOMS = (
     ("cli", "__main__", "app"),
     ("demo",),
-    ("sheets", "training", "evaluation", "video", "reconstruction"),
+    ("sheets", "training", "evaluation", "video", "reconstruction", "export"),
     ("editing", "baselines"),
     ("losses",),
     ("data",),
