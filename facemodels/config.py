@@ -7,7 +7,7 @@ architecture and constraints the paper takes over; [M] measured by us; [-] the p
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from facemodels.errors import InputError
 
@@ -33,7 +33,7 @@ class Settings:
         """Settings from `to_dict`'s result.
 
         Raises:
-            InputError: A name is unknown.
+            InputError: A name is unknown, or a choice is none of those there are.
         """
         names = {entry.name for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - names)
@@ -41,6 +41,10 @@ class Settings:
             raise InputError(
                 f"{cls.__name__} has no setting {', '.join(unknown)}; was the file written by another version?"
             )
+        for name, kind in get_type_hints(cls).items():
+            if get_origin(kind) is Literal and values.get(name, get_args(kind)[0]) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise InputError(f"{cls.__name__}: {name} must be one of {choices}, got {values[name]!r}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -69,6 +73,8 @@ class NetworkConfig(Settings):
         frontal_rank: Rank of the frontal core's mode of pixels: None keeps the full core of 12288 x 9 x 15 x 80
             numbers [P]; a rank r replaces it by 12288 x r times r x 9 x 15 x 80.
         face_mask: Whether the normals decoder has a fourth channel, a mask of the face in the decoded pose [M].
+        cores: Whether the network has the cores of streams 1 and 3. They serve training, and hold most of its numbers;
+            a copy that `facemodels export` made for inference has none, and decodes no shape and no frontal pictures.
     """
 
     size: int = SIZE
@@ -89,6 +95,7 @@ class NetworkConfig(Settings):
     shape_space: Literal["vertices", "coordinates"] = "vertices"
     frontal_rank: int | None = None
     face_mask: bool = False
+    cores: bool = True
 
 
 @dataclass(frozen=True)
