@@ -8,6 +8,7 @@
     python -m benchmarks targets                   what is reached of what we set out to reach
     python -m benchmarks thresholds                from which size on the analytic backward pass is worth its Python
     python -m benchmarks faces --help              another kind: speed and accuracy of the face pipeline
+    python -m benchmarks ablation --help           what each term of the objective brings to the swaps
 
 torch and the cases are imported only after the number of threads is known.
 """
@@ -97,6 +98,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import faces
 
         return faces.main(arguments[1:])
+    if arguments[:1] == ["ablation"]:
+        from benchmarks import ablation
+
+        return ablation.main(arguments[1:])
     if arguments[:1] == ["thresholds"]:
         from benchmarks import thresholds
 
