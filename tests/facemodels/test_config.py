@@ -32,3 +32,5 @@ def test_unknown_preset_and_setting():
         preset("huge")
     with pytest.raises(InputError, match="LossWeights has no setting sharpness"):
         LossWeights.from_dict({"sharpness": 1.0})
+    with pytest.raises(InputError, match="NetworkConfig: skips must be one of add, none, got 'some'"):
+        NetworkConfig.from_dict({"skips": "some"})
