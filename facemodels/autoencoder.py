@@ -5,6 +5,7 @@ face with albedo, normals and light; stream 3 makes the frontal texture and, wit
 the frontal normals. All products of codes are Khatri-Rao products, all projections are cores of `multilinear`.
 """
 
+import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -21,12 +22,11 @@ from facemodels.codes import FACTORS, Codes
 from facemodels.config import LIGHT, SIZE, NetworkConfig
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
-from facemodels.networks import Context, Encoder, UnpoolingDecoder, UpsamplingDecoder
+from facemodels.networks import Encoder, UnpoolingDecoder, UpsamplingDecoder, fill_face
 from facemodels.rendering.shading import shade
 from multilinear import face_splitting
 from multilinear.nn import Multilinear, TuckerCore
 
-PIXELS = 3 * SIZE * SIZE
 VERTEX_UNIT = 100.0
 """Millimetres in the unit of the shape stream's vertices: keeps targets near one."""
 
@@ -52,7 +52,7 @@ class Face:
     shading: Float[Tensor, "n 1 h w"]
     mask_logits: Float[Tensor, "n 1 h w"] | None
 
-    def __getitem__(self, rows: slice) -> "Face":
+    def __getitem__(self, rows: slice | Tensor) -> "Face":
         """Some of the faces."""
         mask_logits = None if self.mask_logits is None else self.mask_logits[rows]
         return Face(self.image[rows], self.albedo[rows], self.normals[rows], self.shading[rows], mask_logits)
@@ -60,7 +60,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Everything decoded from codes (the paper's eq. 7); pictures are (n, c, 64, 64).
+    """Everything decoded from codes (the paper's eq. 7); pictures are (n, c, h, w).
 
     Attributes:
         image: The composite: `mask * face + (1 - mask) * background`.
@@ -110,7 +110,8 @@ class NeuroTensorialAutoencoder(nn.Module):
         self.morphable = morphable
         if morphable is not None:
             _check_sizes(config, morphable)
-        self.encoder = Encoder(config.channels, config.intermediate, SIZE)
+        size = config.size
+        self.encoder = Encoder(config.channels, config.intermediate, size, config.bottleneck)
         self.heads = nn.ModuleDict(
             {
                 "background": nn.Linear(config.intermediate, config.background),
@@ -131,12 +132,12 @@ class NeuroTensorialAutoencoder(nn.Module):
         self.shape_core = Multilinear((config.expression, config.identity), shape_size)
         sizes = (LIGHT, config.expression, config.identity)
         self.frontal_core = Multilinear(
-            sizes, PIXELS, core=TuckerCore((config.frontal_rank, *sizes)) if config.frontal_rank else "full"
+            sizes, 3 * size**2, core=TuckerCore((config.frontal_rank, *sizes)) if config.frontal_rank else "full"
         )
-        self.normals = UpsamplingDecoder(product, config.channels, 4 if config.face_mask else 3, SIZE)
-        self.albedo = UpsamplingDecoder(product, config.channels, 3, SIZE)
-        self.mask = UnpoolingDecoder(config.mask, config.channels, 1, SIZE)
-        self.background = UnpoolingDecoder(config.background, config.channels, 3, SIZE)
+        self.normals = UpsamplingDecoder(product, config.channels, 4 if config.face_mask else 3, size)
+        self.albedo = UpsamplingDecoder(product, config.channels, 3, size)
+        self.mask = UnpoolingDecoder(config.mask, config.channels, 1, size, config.skips)
+        self.background = UnpoolingDecoder(config.background, config.channels, 3, size, config.skips)
         if config.shape_space == "coordinates":
             factor = torch.zeros(components, components) if morphable is None else shape_factor(morphable)
             self.register_buffer("shape_factor", factor)
@@ -144,7 +145,7 @@ class NeuroTensorialAutoencoder(nn.Module):
             facing_the_viewer = torch.tensor([0.0, 0.0, 1.0, 0.0])
             self.normals.bias.copy_(facing_the_viewer[: len(self.normals.bias)])
 
-    def encode(self, images: Float[Tensor, "n 3 64 64"]) -> Codes:
+    def encode(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
         """E(x), eq. 6.
 
         Args:
@@ -153,9 +154,29 @@ class NeuroTensorialAutoencoder(nn.Module):
         Raises:
             ValueError: The images have another shape.
         """
-        check_images("encode", images)
+        check_images("encode", images, self.config.size)
+        codes = self.perceive(images)
+        return self.look_behind(images, codes) if self.config.cut_background else codes
+
+    def perceive(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
+        """All codes from one look at the pictures."""
         features, context = self.encoder(images)
-        return Codes(**{name: self.heads[name](features) for name in FACTORS}, context=context)
+        codes = {name: self.heads[name](features) for name in FACTORS}
+        return Codes(**codes, context=context, background_context=context)
+
+    def look_behind(
+        self, images: Float[Tensor, "n 3 h w"], codes: Codes, known: Float[Tensor, "n 1 h w"] | None = None
+    ) -> Codes:
+        """The same codes, but those of the background from a second look, at the pictures with the face filled in.
+
+        Args:
+            images: The pictures.
+            codes: `perceive(images)`.
+            known: The mask, where it is known; by default the one that the mask decoder makes of `codes`.
+        """
+        mask = (self.mask(codes.mask, codes.context) > 0).to(images.dtype) if known is None else known
+        features, context = self.encoder(fill_face(images, mask))
+        return dataclasses.replace(codes, background=self.heads["background"](features), background_context=context)
 
     def paint(
         self,
@@ -170,21 +191,24 @@ class NeuroTensorialAutoencoder(nn.Module):
         by the rotation from the left (section 3.4) and decoded to albedo and normals.
         """
         feature = face_splitting([expression, identity])
-        turned = pose.unflatten(-1, (3, 3)) @ feature.unflatten(-1, (3, -1))
+        rotation = pose.unflatten(-1, (3, 3))
+        if self.config.rotation == "rotation":
+            rotation = orthogonal(rotation)
+        turned = rotation @ feature.unflatten(-1, (3, -1))
         turned = turned.flatten(1)
-        geometry = self.normals(turned).float()
+        geometry = full_precision(self.normals(turned))
         # not F.normalize: its gradient grows without bound where the decoder says nothing
         normals = geometry[:, :3] / (geometry[:, :3].square().sum(1, keepdim=True) + 1e-4).sqrt()
-        albedo = self.albedo(turned).float().sigmoid()
-        shading = shade(normals, light.float()).relu()
+        albedo = full_precision(self.albedo(turned)).sigmoid()
+        shading = shade(normals, full_precision(light)).relu()
         mask_logits = geometry[:, 3:] if self.config.face_mask else None
         return Face(albedo * shading, albedo, normals, shading, mask_logits)
 
-    def surround(
-        self, mask: Float[Tensor, "n k_mask"], background: Float[Tensor, "n k_background"], context: Context
-    ) -> tuple[Float[Tensor, "n 1 64 64"], Float[Tensor, "n 3 64 64"]]:
+    def surround(self, codes: Codes) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 3 h w"]]:
         """Logits of the mask, and the background in [0, 1]."""
-        return self.mask(mask, context).float(), self.background(background, context).float().sigmoid()
+        logits = full_precision(self.mask(codes.mask, codes.context))
+        background = self.background(codes.background, codes.background_context)
+        return logits, full_precision(background).sigmoid()
 
     def shape(
         self, expression: Float[Tensor, "n k_expression"], identity: Float[Tensor, "n k_identity"]
@@ -197,7 +221,7 @@ class NeuroTensorialAutoencoder(nn.Module):
         light: Float[Tensor, "n 9"],
         expression: Float[Tensor, "n k_expression"],
         identity: Float[Tensor, "n k_identity"],
-    ) -> tuple[Float[Tensor, "n 3 64 64"], Float[Tensor, "n 3 64 64"]]:
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
         """Stream 3: frontal texture (eq. 1) and frontal normals (eq. 5), through the same core.
 
         The normals come from the same product with every light coefficient replaced by 1/9.
@@ -205,12 +229,13 @@ class NeuroTensorialAutoencoder(nn.Module):
         texture = self.frontal_core(light, expression, identity)
         constant = torch.full((LIGHT,), 1 / LIGHT, dtype=light.dtype, device=light.device)
         normals = self.frontal_core(constant, expression, identity)
-        return texture.unflatten(1, (3, SIZE, SIZE)), normals.unflatten(1, (3, SIZE, SIZE))
+        picture = (3, self.config.size, self.config.size)
+        return texture.unflatten(1, picture), normals.unflatten(1, picture)
 
     def decode(self, codes: Codes) -> Rendering:
         """D(codes), eq. 7: everything the three streams make of the codes."""
         face = self.paint(codes.pose, codes.expression, codes.identity, codes.light)
-        mask_logits, background = self.surround(codes.mask, codes.background, codes.context)
+        mask_logits, background = self.surround(codes)
         mask = mask_logits.sigmoid()
         face_mask = mask if face.mask_logits is None else face.mask_logits.sigmoid()
         frontal, frontal_normals = self.frontal(codes.light, codes.expression, codes.identity)
@@ -224,14 +249,14 @@ class NeuroTensorialAutoencoder(nn.Module):
             mask=mask,
             face_mask=face_mask,
             background=background,
-            frontal=frontal.float().clamp(0, 1),
-            frontal_normals=F.normalize(frontal_normals.float(), dim=1),
+            frontal=full_precision(frontal).clamp(0, 1),
+            frontal_normals=F.normalize(full_precision(frontal_normals), dim=1),
             shape=self.vertices(codes),
         )
 
     def vertices(self, codes: Codes) -> Float[Tensor, "n vertices 3"] | None:
         """Stream 1 as vertices in millimetres, without pose."""
-        shape = self.shape(codes.expression, codes.identity).float()
+        shape = full_precision(self.shape(codes.expression, codes.identity))
         if self.config.shape_space == "vertices":
             return shape.unflatten(-1, (self.config.vertices, 3)) * VERTEX_UNIT
         if self.morphable is None:
@@ -320,15 +345,35 @@ def shape_factor(morphable: MorphableModel) -> Float[Tensor, "components compone
     return (factor / (factor.square().sum() / len(factor)).sqrt()).float()
 
 
-def check_images(caller: str, images: Tensor) -> None:
-    """Refuse anything but a batch of 64 x 64 colour images.
+def full_precision(values: Tensor) -> Tensor:
+    """What half precision computed, in float32; other values as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def orthogonal(matrices: Float[Tensor, "n 3 3"], rounds: int = 6) -> Float[Tensor, "n 3 3"]:
+    """The orthogonal matrix nearest to each, by Newton's iteration for the polar factor.
+
+    Unlike a singular value decomposition it has a gradient where singular values are equal, which is where a
+    rotation lies.
+
+    Reference:
+        Higham, "Computing the Polar Decomposition - with Applications", SIAM J. Sci. Stat. Comput. 7(4), 1986.
+    """
+    result = matrices / matrices.flatten(1).norm(dim=1).clamp_min(1e-6)[:, None, None] * 3**0.5
+    for _ in range(rounds):
+        result = 1.5 * result - 0.5 * result @ result.mT @ result
+    return result
+
+
+def check_images(caller: str, images: Tensor, size: int = SIZE) -> None:
+    """Refuse anything but a batch of colour images of the right size.
 
     Raises:
         ValueError: Another shape, or integers.
     """
-    if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
+    if images.ndim != 4 or images.shape[1:] != (3, size, size):
         raise ValueError(
-            f"{caller}: images must have shape (n, 3, {SIZE}, {SIZE}), got {tuple(images.shape)};"
+            f"{caller}: images must have shape (n, 3, {size}, {size}), got {tuple(images.shape)};"
             " align photos with facemodels.data.load_photo, and put channels first"
         )
     if not images.is_floating_point():

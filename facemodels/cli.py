@@ -3,13 +3,12 @@
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from facemodels.errors import InputError
+from facemodels.errors import InputError, RunError
 
 app = typer.Typer(
     name="facemodels",
@@ -26,12 +25,12 @@ Model = Annotated[Path | None, typer.Option(help="Checkpoint or run directory; b
 
 
 def main() -> NoReturn:
-    """Run the command line; wrong input, or training that diverges, ends it with one line and status 2."""
+    """Run the command line; wrong input, or a run that cannot go on, ends it with one line and status 2."""
     # Before torch loads OpenMP: threads that spin while they wait make a step ten times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
-    except (InputError, FloatingPointError) as error:
+    except (InputError, RunError) as error:
         print(f"facemodels: {error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
@@ -184,19 +183,44 @@ def _vertices(path: Path | None) -> list[int] | None:
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
-    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, small or demo.")] = "small",
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Length of the run in minutes.")] = None,
+    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, default, small, large or demo.")] = "small",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Length of the run in minutes; 25 if there is no --steps.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run in steps.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/NAME OF THE SET.")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Faces a step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Faces at once, on each process.")] = None,
+    accumulation: Annotated[
+        int | None, typer.Option(min=1, help="Batches a step: large steps in little memory.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak of the learning rate.")] = None,
+    adversarial: Annotated[
+        bool, typer.Option("--adversarial/--no-adversarial", help="Train with the preset's discriminator.")
+    ] = True,
+    verifier: Annotated[
+        str | None, typer.Option(help="Network that keeps the person: sface, dlib or a file of train-verifier.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or no.")] = None,
+    sheet_every: Annotated[
+        int | None, typer.Option(min=0, help="Steps between sheets and held-out measures; 0 for none.")
+    ] = None,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Split the weights among the processes.")] = False,
 ) -> None:
-    """Train, or go on with, a network; Ctrl-C leaves a checkpoint."""
+    """Train a network, or go on with one: the same command goes on where a run stopped.
+
+    Ctrl-C leaves a checkpoint. RUN gets checkpoints, metrics.jsonl, sheets of pictures, and tensorboard/ for
+    `tensorboard --logdir RUN`.
+
+    Many processes, on one machine or many: `torchrun --nproc-per-node 4 -m facemodels train ...`, or
+    `accelerate launch -m facemodels train ...`.
+    """
     import dataclasses
 
     from facemodels.config import preset as find_preset
     from facemodels.data.dataset import PreparedSet
+    from facemodels.parallel import process
+    from facemodels.training import end_processes
     from facemodels.training import train as train_network
 
     network, training = find_preset(preset)
@@ -204,14 +228,28 @@ def train(
         raise InputError(f"there is no precision {precision!r}; choose bf16, fp16 or no")
     if minutes is None and steps is None:
         minutes = 25.0
-    changes = {"batch": batch, "precision": precision, "steps": steps, "minutes": minutes, "seed": seed}
+    weights = training.weights if adversarial else dataclasses.replace(training.weights, adversarial=0.0)
+    changes = {
+        "weights": weights,
+        "batch": batch,
+        "accumulation": accumulation,
+        "learning_rate": learning_rate,
+        "verifier": verifier,
+        "precision": precision,
+        "sheet_every": sheet_every,
+        "steps": steps,
+        "minutes": minutes,
+        "seed": seed,
+    }
     training = dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
     run = out or _RUNS / prepared.resolve().name
     try:
-        train_network(PreparedSet(prepared), run, network=network, training=training)
+        train_network(PreparedSet(prepared), run, network=network, training=training, shard=fsdp or None)
     except KeyboardInterrupt:
         _stop(f"interrupted; {run} holds a checkpoint, and the same command goes on from there")
-    print(f"trained: {run}")
+    if process() == 0:
+        print(f"trained: {run}")
+    end_processes()
 
 
 @app.command()
@@ -274,19 +312,36 @@ def edit(
 def evaluate(
     prepared: Annotated[Path, typer.Argument(help="Prepared set; its held-out split is used.")] = Path("prepared"),
     model: Model = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV with the columns `file` and the label's.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with the columns `file`, the label's and, if known, `identity`.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many faces, evenly spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
 ) -> None:
-    """Measure a network on the held-out split; with labels, also whether swaps do what they say."""
+    """Measure a network on the held-out split, beside what one trained on photos should reach."""
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.report import evaluate as evaluate_network
 
-    report = evaluate_network(_load(model), PreparedSet(prepared), labels=labels, label=label)
+    judge = None if verifier is None else _verifier(verifier)
+    report = evaluate_network(
+        _load(model), PreparedSet(prepared), labels=labels, label=label, verifier=judge, limit=limit
+    )
     for line in report.lines():
         print(line)
     if out:
-        out.write_text(json.dumps(asdict(report), indent=1) + "\n")
+        out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+
+
+def _verifier(name: str):
+    from facemodels.networks.verification import load_dlib, load_sface, load_small
+
+    known = {"sface": load_sface, "dlib": load_dlib}
+    return known[name]() if name in known else load_small(name)
 
 
 def _load(model: Path | None):

@@ -26,8 +26,9 @@ class Codes:
         pose: Rotation matrix from face to camera, row by row, (n, 9); not exactly orthogonal.
         identity: (n, 80).
         expression: (n, 15).
-        context: What the mask and background decoders need besides their codes; it stays with the picture whose
-            background is kept.
+        context: What the mask decoder needs besides its code; it stays with the picture.
+        background_context: What the background decoder needs besides its code; it stays with the picture whose
+            background is kept. Of a network with `cut_background` it is that of the picture without the face.
 
     Example:
         >>> from facemodels.config import NetworkConfig
@@ -47,6 +48,7 @@ class Codes:
     identity: Float[Tensor, "n k_identity"]
     expression: Float[Tensor, "n k_expression"]
     context: Context
+    background_context: Context
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -55,7 +57,7 @@ class Codes:
         """Codes of some of the faces; a single number keeps the dimension of faces."""
         if isinstance(index, int):
             index = slice(index, index + 1) if index != -1 else slice(-1, None)
-        return Codes(**{name: getattr(self, name)[index] for name in FACTORS}, context=self.context[index])
+        return Codes(**{entry.name: getattr(self, entry.name)[index] for entry in dataclasses.fields(self)})
 
     def replace(self, **codes: Tensor) -> "Codes":
         """The same codes with some of them exchanged.
@@ -98,12 +100,11 @@ class Codes:
     def cat(parts: Iterable["Codes"]) -> "Codes":
         """Codes of several batches one behind the other."""
         parts = list(parts)
-        levels = range(len(parts[0].context.indices))
-        context = Context(
-            tuple(torch.cat([part.context.indices[level] for part in parts]) for level in levels),
-            tuple(torch.cat([part.context.skips[level] for part in parts]) for level in levels),
+        return Codes(
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in FACTORS},
+            context=Context.cat([part.context for part in parts]),
+            background_context=Context.cat([part.background_context for part in parts]),
         )
-        return Codes(**{name: torch.cat([getattr(part, name) for part in parts]) for name in FACTORS}, context=context)
 
 
 def check_factor(caller: str, name: str) -> None:

@@ -49,7 +49,15 @@ class NetworkConfig(Settings):
     """Sizes of the network.
 
     Attributes:
-        channels: Filters of the three encoder convolutions, outermost first [P: 96, 48, 24]; the decoders mirror them.
+        size: Height and width of a crop in pixels [P: 64].
+        channels: Filters of the encoder's convolutions, each followed by pooling, outermost first [P: 96, 48, 24]; the
+            decoders mirror them.
+        bottleneck: Activation of the vector that all codes are read from ["sigmoid" N; "tanh" M].
+        skips: How the encoder's activations enter the unpooling decoders: they are added before unpooling, or left
+            out [P has skips and does not say how; N has none].
+        cut_background: Whether code and decoder of the background get the picture with the face filled in from around
+            it, so that they cannot carry the face past the other codes [M].
+        rotation: Whether the pose code turns the face as the "matrix" it is [P], or as the "rotation" nearest to it.
         intermediate: Size of the vector all codes are read from [P: 128].
         background, mask, pose, identity, expression: Sizes of the codes [P: 128, 128, 9, 80, 15]; the light's is 9.
         morphable_identity, morphable_expression: Coefficients of the morphable model, the targets of the fully
@@ -63,7 +71,12 @@ class NetworkConfig(Settings):
         face_mask: Whether the normals decoder has a fourth channel, a mask of the face in the decoded pose [M].
     """
 
-    channels: tuple[int, int, int] = (96, 48, 24)
+    size: int = SIZE
+    channels: tuple[int, ...] = (96, 48, 24)
+    bottleneck: Literal["sigmoid", "tanh"] = "sigmoid"
+    skips: Literal["add", "none"] = "add"
+    cut_background: bool = False
+    rotation: Literal["matrix", "rotation"] = "matrix"
     intermediate: int = 128
     background: int = 128
     mask: int = 128
@@ -96,10 +109,16 @@ class LossWeights(Settings):
         shape: E_3d, eq. 12.
         frontal: E_f, eq. 13.
         frontal_normals: E_n, eq. 14.
+        adversarial: E_adv of eq. 8 [P without weight; N: 1].
+        verification: E_veri of eq. 8 [P without weight]; it needs `TrainingConfig.verifier`.
         swapped_shape: E_3d on pairs with exchanged expressions, known because the morphable model is additive [M].
         decorrelation: Squared correlation between a code and the other factors' targets [M].
         turned_normals: Normals of the codes in another pose against the render of that pose [M].
         face_mask: Binary cross-entropy of the face stream's own mask, in the own and the other pose [M].
+        turned_face: The face in another pose against the photo itself, carried to that pose by the fit [M].
+        background: The background behind the face against what surrounds the face, filled in [M].
+        carried_codes: Identity and expression codes of the carried photo against those of the photo, and its pose [M].
+        cycle: Codes of the face decoded in another pose against the codes that were put in [M].
     """
 
     face_l2: float = 4.0
@@ -117,10 +136,16 @@ class LossWeights(Settings):
     shape: float = 0.5
     frontal: float = 2.0
     frontal_normals: float = 0.4
+    adversarial: float = 0.1
+    verification: float = 0.2
     swapped_shape: float = 0.0
     decorrelation: float = 0.0
     turned_normals: float = 0.0
     face_mask: float = 0.0
+    turned_face: float = 0.0
+    background: float = 0.0
+    carried_codes: float = 0.0
+    cycle: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +162,15 @@ class TrainingConfig(Settings):
         surround_share: Share of the batch on which the mask and background decoders run; they cost half of a step and
             learn as well from a quarter [M].
         turned_share: Share of the batch that is also decoded in another pose.
+        verifier: Verification network of E_veri: "sface", "dlib" or a file that `facemodels train-verifier` wrote.
+            Without one the term is left out.
+        adversarial_start: Share of the run after which E_adv enters; its weight then rises over as long again, up to
+            a tenth of the run [-].
+        gamma: Diversity ratio of BEGAN: what L(G) / L(x) is held at [0.5, Berthelot et al., "BEGAN", 2017].
+        balance_rate: lambda_k, the rate of BEGAN's k_t [0.001, ibid.].
+        discriminator_rate: Learning rate of the discriminator's Adam [1e-4, ibid.].
+        optimizer: "adamw", or "rmsprop" [N: smoothing 0.9, epsilon 1e-8].
+        accumulation: Batches whose gradients are averaged for one step.
         learning_rate: Peak of AdamW's rate.
         betas: AdamW's moments.
         weight_decay: AdamW's decay.
@@ -148,7 +182,9 @@ class TrainingConfig(Settings):
         seed: Fixes the order of the faces and every draw.
         precision: "bf16", "fp16" or "no": Accelerate's mixed precision.
         checkpoint_minutes: Minutes between checkpoints.
+        keep: Checkpoints kept besides the best; older ones are removed.
         log_every: Steps between lines of metrics.
+        sheet_every: Steps between sheets of pictures and measures on held-out faces; 0 makes none.
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
@@ -157,6 +193,13 @@ class TrainingConfig(Settings):
     batch: int = 32
     surround_share: float = 1.0
     turned_share: float = 0.5
+    verifier: str | None = None
+    adversarial_start: float = 0.4
+    gamma: float = 0.5
+    balance_rate: float = 0.001
+    discriminator_rate: float = 1e-4
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    accumulation: int = 1
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
@@ -168,7 +211,9 @@ class TrainingConfig(Settings):
     seed: int = 0
     precision: Literal["bf16", "fp16", "no"] = "bf16"
     checkpoint_minutes: float = 5.0
+    keep: int = 2
     log_every: int = 50
+    sheet_every: int = 500
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
@@ -177,28 +222,60 @@ class TrainingConfig(Settings):
         return super().from_dict({**values, "weights": weights})
 
 
-_OURS = LossWeights(swapped_shape=0.5, decorrelation=8.0, turned_normals=2.0, face_mask=0.3)
+_WITHOUT_ADVERSARY = LossWeights(
+    adversarial=0.0,
+    swapped_shape=0.5,
+    decorrelation=8.0,
+    turned_normals=2.0,
+    face_mask=0.3,
+    turned_face=2.0,
+    background=1.0,
+    carried_codes=0.1,
+)
+_OURS = dataclasses.replace(_WITHOUT_ADVERSARY, adversarial=0.3)
+
+
+def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
+    return NetworkConfig(
+        size=size,
+        channels=channels,
+        bottleneck="tanh",
+        cut_background=True,
+        shape_space="coordinates",
+        frontal_rank=rank,
+        face_mask=True,
+    )
+
+
+def _training(weights: LossWeights, **changes: Any) -> TrainingConfig:
+    # In thousands of steps k_t goes nowhere at BEGAN's own rate; and the network's pictures, which are smoother than
+    # photos, are easier for an autoencoder, so that with the ratio 0.5 it would stay at 0.
+    return TrainingConfig(
+        weights=weights, known_mask=True, surround_share=0.25, gamma=0.7, balance_rate=0.01, **changes
+    )
+
 
 PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
     "paper": (NetworkConfig(), TrainingConfig()),
-    "small": (
-        NetworkConfig(channels=(48, 24, 24), shape_space="coordinates", frontal_rank=96, face_mask=True),
-        TrainingConfig(weights=_OURS, known_mask=True, surround_share=0.25),
+    "default": (_network(96, 48, 24), _training(_OURS)),
+    "small": (_network(48, 24, 24), _training(_OURS)),
+    "large": (
+        _network(48, 48, 48, 24, size=128),
+        _training(_OURS),
     ),
     "demo": (
-        NetworkConfig(channels=(32, 24, 24), shape_space="coordinates", frontal_rank=64, face_mask=True),
-        TrainingConfig(
-            weights=dataclasses.replace(
-                _OURS, light=5.0, decorrelation=2.0, expression=1.0, shape=1.0, swapped_shape=1.0
+        _network(32, 24, 24, rank=64),
+        _training(
+            dataclasses.replace(
+                _WITHOUT_ADVERSARY, light=5.0, decorrelation=2.0, expression=1.0, shape=1.0, swapped_shape=1.0
             ),
-            known_mask=True,
-            surround_share=0.25,
             learning_rate=2e-3,
         ),
     ),
 }
-"""Named settings: "paper" has every size and only terms of the paper; "small" trains in half an hour on a CPU and adds
-what was measured to make the swaps work; "demo" does so in minutes, and trusts the light, as rendered faces allow."""
+"""Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the
+swaps work: "default" in full width; "small" in half of it, which trains within an hour or two on a CPU; "large" for
+pictures of 128 pixels; "demo" in minutes, without an adversary, and trusting the light, as rendered faces allow."""
 
 
 def preset(name: str) -> tuple[NetworkConfig, TrainingConfig]:

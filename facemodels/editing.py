@@ -29,7 +29,7 @@ class Edit:
         rendering: Everything decoded from them.
     """
 
-    image: Float[Tensor, "n 3 64 64"]
+    image: Float[Tensor, "n 3 h w"]
     codes: Codes
     rendering: Rendering
 
@@ -37,8 +37,8 @@ class Edit:
 @torch.no_grad()
 def transfer(
     model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "n 3 64 64"],
-    target: Float[Tensor, "n 3 64 64"],
+    source: Float[Tensor, "n 3 h w"],
+    target: Float[Tensor, "n 3 h w"],
     factors: str | Sequence[str],
 ) -> Edit:
     """Give the faces of `source` some factors of the faces of `target` (eq. 17 and 18).
@@ -64,31 +64,43 @@ def transfer(
     names = [factors] if isinstance(factors, str) else list(factors)
     for name in names:
         check_factor("transfer", name)
-    check_images("transfer", source)
-    check_images("transfer", target)
+    check_images("transfer", source, model.config.size)
+    check_images("transfer", target, model.config.size)
     codes = model.encode(source)
     donor = model.encode(target)
     return decode_edit(model, source, codes.replace(**{name: getattr(donor, name) for name in names}), "pose" in names)
 
 
 @torch.no_grad()
-def decode_edit(
-    model: NeuroTensorialAutoencoder, source: Float[Tensor, "n 3 64 64"], codes: Codes, turned: bool
-) -> Edit:
+def decode_edit(model: NeuroTensorialAutoencoder, source: Float[Tensor, "n 3 h w"], codes: Codes, turned: bool) -> Edit:
     """Decode edited codes into the surroundings of `source`; `turned` says that the pose is not the source's."""
     rendering = model.decode(codes)
     if not turned:
         return Edit(rendering.image, codes, rendering)
-    old = rendering.mask > 0.5
-    hidden = torch.nn.functional.max_pool2d(old.float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
-    surroundings = torch.stack(
-        [_inpaint(picture, where[0]) for picture, where in zip(rendering.background, hidden, strict=True)]
-    )
-    mask = rendering.face_mask
-    return Edit((mask * rendering.face + (1 - mask) * surroundings).clamp(0, 1), codes, rendering)
+    image = turn_in_place(rendering.face, rendering.face_mask, rendering.background, rendering.mask)
+    return Edit(image, codes, rendering)
 
 
-def _inpaint(picture: Float[Tensor, "3 64 64"], where: Tensor) -> Float[Tensor, "3 64 64"]:
+def turn_in_place(
+    face: Float[Tensor, "n 3 h w"],
+    face_mask: Float[Tensor, "n 1 h w"],
+    background: Float[Tensor, "n 3 h w"],
+    mask: Float[Tensor, "n 1 h w"],
+) -> Float[Tensor, "n 3 h w"]:
+    """Put faces that were turned where they were before; what the old face hid is filled in from around it.
+
+    Args:
+        face: The turned faces.
+        face_mask: Where they are.
+        background: What surrounds the old faces.
+        mask: Where the old faces were.
+    """
+    hidden = torch.nn.functional.max_pool2d((mask > 0.5).float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
+    surroundings = torch.stack([_inpaint(picture, where[0]) for picture, where in zip(background, hidden, strict=True)])
+    return (face_mask * face + (1 - face_mask) * surroundings).clamp(0, 1)
+
+
+def _inpaint(picture: Float[Tensor, "3 h w"], where: Tensor) -> Float[Tensor, "3 h w"]:
     """Fill the pixels `where` smoothly from their surroundings."""
     if bool(where.all()):
         return picture
@@ -99,11 +111,11 @@ def _inpaint(picture: Float[Tensor, "3 64 64"], where: Tensor) -> Float[Tensor, 
 @torch.no_grad()
 def interpolate(
     model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "1 3 64 64"],
-    target: Float[Tensor, "1 3 64 64"],
+    source: Float[Tensor, "1 3 h w"],
+    target: Float[Tensor, "1 3 h w"],
     factor: str,
     steps: int = 11,
-) -> Float[Tensor, "steps 3 64 64"]:
+) -> Float[Tensor, "steps 3 h w"]:
     """One factor moved on a straight line from a face to another's (appendix D: 11 pictures, 0.1 apart).
 
     Args:
@@ -125,7 +137,7 @@ def interpolate(
     return decode_edit(model, source, codes, factor == "pose").image
 
 
-def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 64 64"]:
+def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 h w"]:
     """A crop of bytes, (64, 64, 3), as a batch of one image in [0, 1]."""
     if crop.shape != (SIZE, SIZE, 3):
         raise ValueError(f"to_tensor: the crop must have shape ({SIZE}, {SIZE}, 3), got {crop.shape}; align it first")

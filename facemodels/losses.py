@@ -1,10 +1,11 @@
 """The objective: one class a term, each headed by its equation.
 
 Every term is a mean, so that its weight does not depend on the size of pictures, codes or batches. Terms read what
-the network decoded (`Decoded`) and what the morphable model says (`Truth`); neither holds a label.
+the network decoded (`Decoded`) and what the morphable model says (`Truth`); neither holds a label. On many processes
+every term is that of the whole batch: its mean over the processes, and of their gradients, is what one process has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ from facemodels.codes import Codes
 from facemodels.config import LossWeights
 from facemodels.data.dataset import Faces
 from facemodels.morphable import MorphableModel
+from facemodels.networks import fill_face
+from facemodels.networks.verification import Verifier
+from facemodels.parallel import gather, mean_over_processes
 from multilinear import multilinear_loss
 
 COEFFICIENT_LIMIT = 3.0
@@ -38,7 +42,8 @@ class Truth:
         frontal: Which faces are near-frontal.
         shape: Target of the shape stream.
         swapped_shape: Target for the expression of another face of the batch, see `Decoded.partner`.
-        turned_mask, turned_normals: Renders in another pose, of the batch's first m faces.
+        turned_rotation, turned_mask, turned_normals: Renders of the faces `Decoded.turned_rows` in another pose.
+        turned_image, turned_weight: The photos carried to that pose, and how far each pixel is known.
     """
 
     image: Float[Tensor, "n 3 h w"]
@@ -51,8 +56,11 @@ class Truth:
     frontal: Bool[Tensor, " n"]
     shape: Float[Tensor, "n k_shape"]
     swapped_shape: Float[Tensor, "n k_shape"]
+    turned_rotation: Float[Tensor, "m 9"]
     turned_mask: Float[Tensor, "m 1 h w"]
     turned_normals: Float[Tensor, "m 3 h w"]
+    turned_image: Float[Tensor, "m 3 h w"]
+    turned_weight: Float[Tensor, "m 1 h w"]
 
 
 @dataclass(frozen=True)
@@ -62,25 +70,33 @@ class Decoded:
     Attributes:
         codes: Codes of the n faces, in float32.
         face: Stream 2 in the own pose.
-        turned: Stream 2 of the first m faces in the pose of `Faces.turned_rotation`, or None.
-        mask_logits, background, composite: Mask, background and composite of the first s faces.
+        turned_rows: The m faces that are also decoded in another pose.
+        turned: Stream 2 of these in the pose of `Faces.turned_rotation`, or None.
+        turned_codes: Codes of that picture, encoded again, or None.
+        carried_codes: Codes of the carried photo of these, or None.
+        surround_rows: The s faces whose mask and background are decoded.
+        mask_logits, background, composite: Mask, background and composite of these.
         expression_coefficients, identity_coefficients: fc(z_exp) and fc(z_id).
         shape_core: The core B of eq. 3.
-        partner: Face `partner[i]` lends face `i` its expression for the swapped shape.
+        partner_expression: Codes of the expressions that other faces lend for the swapped shape.
         frontal, frontal_normals: Stream 3 of the faces `frontal_rows`.
         frontal_rows: The near-frontal faces of the batch; the first face alone if there is none.
     """
 
     codes: Codes
     face: Face
+    turned_rows: Int[Tensor, " m"]
     turned: Face | None
+    turned_codes: Codes | None
+    carried_codes: Codes | None
+    surround_rows: Int[Tensor, " s"]
     mask_logits: Float[Tensor, "s 1 h w"]
     background: Float[Tensor, "s 3 h w"]
     composite: Float[Tensor, "s 3 h w"]
     expression_coefficients: Float[Tensor, "n n_expression"]
     identity_coefficients: Float[Tensor, "n n_identity"]
     shape_core: Float[Tensor, "k_shape k_expression k_identity"]
-    partner: Int[Tensor, " n"]
+    partner_expression: Float[Tensor, "n k_expression"]
     frontal: Float[Tensor, "f 3 h w"]
     frontal_normals: Float[Tensor, "f 3 h w"]
     frontal_rows: Int[Tensor, " f"]
@@ -92,12 +108,19 @@ Term = Callable[[Decoded, Truth], Tensor]
 def truth_from_faces(
     faces: Faces,
     shape_target: Callable[[Tensor, Tensor], Tensor],
-    partner: Int[Tensor, " n"],
-    turned: int,
+    partner_expression: Float[Tensor, "n n_expression"],
+    turned_rows: Int[Tensor, " m"],
 ) -> Truth:
-    """Targets of a batch in float32; `turned` faces of it are also judged in their other pose."""
-    identity = faces.identity.clamp(-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
-    expression = faces.expression.clamp(-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
+    """Targets of a batch in float32.
+
+    Args:
+        faces: The batch.
+        shape_target: `NeuroTensorialAutoencoder.shape_target`.
+        partner_expression: Coefficients of the expression that other faces lend to each.
+        turned_rows: Faces that are also judged in their other pose.
+    """
+    identity, expression = cut_coefficients(faces.identity), cut_coefficients(faces.expression)
+    turned = faces[turned_rows]
     return Truth(
         image=faces.pictures(),
         mask=faces.masks(),
@@ -108,15 +131,23 @@ def truth_from_faces(
         light=faces.light,
         frontal=faces.frontal,
         shape=shape_target(identity, expression),
-        swapped_shape=shape_target(identity, expression[partner]),
-        turned_mask=faces[:turned].turned_mask.float().div(255).round(),
-        turned_normals=faces[:turned].turned_normals.float() / 127,
+        swapped_shape=shape_target(identity, cut_coefficients(partner_expression)),
+        turned_rotation=turned.turned_rotation,
+        turned_mask=turned.turned_mask.float().div(255).round(),
+        turned_normals=turned.turned_normals.float() / 127,
+        turned_image=turned.turned_image.float() / 255,
+        turned_weight=turned.turned_weight.float() / 255,
     )
 
 
+def cut_coefficients(coefficients: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Coefficients of the morphable model, none beyond `COEFFICIENT_LIMIT`."""
+    return coefficients.clamp(-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
+
+
 def masked_mean(values: Float[Tensor, "n c h w"], mask: Float[Tensor, "n 1 h w"]) -> Tensor:
-    """Mean of `values` over the pixels of the mask and all channels; 0 for an empty mask."""
-    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1)
+    """Mean of `values` over the pixels of the mask and all channels, over all processes; 0 for an empty mask."""
+    return (values * mask).sum() / (mean_over_processes(mask.sum()) * values.shape[1]).clamp(min=1)
 
 
 class FaceL2:
@@ -137,21 +168,21 @@ class ImageL2:
     """E_recon of eq. 8: mean of (x - x^)^2."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return F.mse_loss(decoded.composite, truth.image[: len(decoded.composite)])
+        return F.mse_loss(decoded.composite, truth.image[decoded.surround_rows])
 
 
 class ImageL1:
     """The same with the absolute error, as the cited work has it (Shu et al., CVPR 2017)."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return F.l1_loss(decoded.composite, truth.image[: len(decoded.composite)])
+        return F.l1_loss(decoded.composite, truth.image[decoded.surround_rows])
 
 
 class Mask:
     """Binary cross-entropy between the mask decoder and the fitted model's mask."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return F.binary_cross_entropy_with_logits(decoded.mask_logits, truth.mask[: len(decoded.mask_logits)])
+        return F.binary_cross_entropy_with_logits(decoded.mask_logits, truth.mask[decoded.surround_rows])
 
 
 class AlbedoSmoothness:
@@ -168,7 +199,8 @@ class WhiteShading:
     """Batch-wise white shading (Shu et al., CVPR 2017): 1/2 (mean shading - 0.75)^2, which fixes the albedo's scale."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return 0.5 * (masked_mean(decoded.face.shading, truth.mask) - MEAN_SHADING).square()
+        mean = gather(masked_mean(decoded.face.shading, truth.mask)[None]).mean()
+        return 0.5 * (mean - MEAN_SHADING).square()
 
 
 class Pose:
@@ -237,7 +269,7 @@ class SwappedShape:
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
         codes = decoded.codes
-        return _mean_loss(truth.swapped_shape, decoded.shape_core, [codes.expression[decoded.partner], codes.identity])
+        return _mean_loss(truth.swapped_shape, decoded.shape_core, [decoded.partner_expression, codes.identity])
 
 
 class Frontal:
@@ -274,8 +306,8 @@ class Decorrelation:
         device = pose.device
         expression = torch.cat([truth.expression[:, self.expressions.to(device)], pose], 1)
         identity = torch.cat([truth.identity[:, self.identities.to(device)], pose], 1)
-        return squared_correlation(decoded.codes.identity, expression) + squared_correlation(
-            decoded.codes.expression, identity
+        return squared_correlation(gather(decoded.codes.identity), gather(expression)) + squared_correlation(
+            gather(decoded.codes.expression), gather(identity)
         )
 
 
@@ -299,15 +331,91 @@ class FaceMask:
         return own + F.binary_cross_entropy_with_logits(decoded.turned.mask_logits, truth.turned_mask)
 
 
+class TurnedFace:
+    """Absolute and squared error of the face in another pose, against the photo carried there, where it is known."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        assert decoded.turned is not None
+        error = decoded.turned.image - truth.turned_image
+        return masked_mean(error.abs() + error.square(), truth.turned_weight)
+
+
+class Background:
+    """Absolute error of the background behind the face, against what surrounds the face, filled in.
+
+    Without it the background decoder may paint anything there, even a copy of the face, and a turned head lays it open.
+    """
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        mask = truth.mask[decoded.surround_rows]
+        filled = fill_face(truth.image[decoded.surround_rows], mask)
+        return masked_mean((decoded.background - filled).abs(), mask)
+
+
+class CarriedCodes:
+    """Squared error between the codes of a photo and of the same photo carried to another pose.
+
+    Identity and expression must be equal, in units of their deviation over the batch; the pose must be the new one.
+    """
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return _codes_error(decoded.carried_codes, decoded, truth)
+
+
+class Cycle:
+    """Squared error between the codes that a face in another pose was decoded from and the codes of that picture."""
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return _codes_error(decoded.turned_codes, decoded, truth)
+
+
+class Adversarial:
+    """E_adv of eq. 8: mean of |x^ - D(x^)|, the discriminator held still.
+
+    Args:
+        error: `facemodels.training.adversary.Adversary.error`.
+    """
+
+    def __init__(self, error: Callable[[Tensor], Tensor]):
+        self.error = error
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        return self.error(decoded.composite)
+
+
+class Verification:
+    """E_veri of eq. 8: mean of 1 - cos(V(x), V(x^)), V a frozen verification network.
+
+    Args:
+        verifier: V.
+    """
+
+    def __init__(self, verifier: Verifier):
+        self.verifier = verifier
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        with torch.no_grad():
+            real = self.verifier.embed(truth.image[decoded.surround_rows])
+        return 1 - (real * self.verifier.embed(decoded.composite)).sum(1).mean()
+
+
 class Objective:
     """The weighted sum of all terms whose weight is not zero.
 
     Args:
         weights: Weights of the terms.
         morphable: The morphable model of the training set.
+        adversary: `Adversary.error`, or None to leave E_adv out.
+        verifier: V of E_veri, or None to leave it out.
     """
 
-    def __init__(self, weights: LossWeights, morphable: MorphableModel):
+    def __init__(
+        self,
+        weights: LossWeights,
+        morphable: MorphableModel,
+        adversary: Callable[[Tensor], Tensor] | None = None,
+        verifier: Verifier | None = None,
+    ):
         terms: dict[str, Term] = {
             "face_l2": FaceL2(),
             "face_l1": FaceL1(),
@@ -328,17 +436,31 @@ class Objective:
             "decorrelation": Decorrelation(morphable),
             "turned_normals": TurnedNormals(),
             "face_mask": FaceMask(),
+            "turned_face": TurnedFace(),
+            "background": Background(),
+            "carried_codes": CarriedCodes(),
+            "cycle": Cycle(),
         }
+        if adversary is not None:
+            terms["adversarial"] = Adversarial(adversary)
+        if verifier is not None:
+            terms["verification"] = Verification(verifier)
         self.weights = {name: getattr(weights, name) for name in terms if getattr(weights, name) != 0}
         self.terms = {name: terms[name] for name in self.weights}
 
-    def __call__(self, decoded: Decoded, truth: Truth, decorrelation: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective and its unweighted terms; `decorrelation` scales the weight of that term."""
-        values = {name: term(decoded, truth) for name, term in self.terms.items()}
-        weights = self.weights
-        if "decorrelation" in weights:
-            weights = {**weights, "decorrelation": decorrelation * weights["decorrelation"]}
-        total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
+    def __call__(
+        self, decoded: Decoded, truth: Truth, ramps: Mapping[str, float] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective and its unweighted terms.
+
+        Args:
+            decoded: What the network made of a batch.
+            truth: What is known of it.
+            ramps: Factors of some terms' weights; a term with factor 0 is not computed.
+        """
+        factors = {name: (ramps or {}).get(name, 1.0) for name in self.terms}
+        values = {name: term(decoded, truth) for name, term in self.terms.items() if factors[name] != 0}
+        total = torch.stack([factors[name] * self.weights[name] * value for name, value in values.items()]).sum()
         return total, values
 
 
@@ -357,6 +479,16 @@ def squared_correlation(first: Float[Tensor, "n p"], second: Float[Tensor, "n q"
         return centred / (centred.std(0) + 1e-6)
 
     return (standardise(first).T @ standardise(second) / len(first)).square().mean()
+
+
+def _codes_error(again: Codes | None, decoded: Decoded, truth: Truth) -> Tensor:
+    assert again is not None
+    error = F.mse_loss(again.pose, truth.turned_rotation)
+    for name in ("identity", "expression"):
+        before, after = getattr(decoded.codes, name), getattr(again, name)
+        variance = gather(before.detach()).var(0).mean().clamp(min=1e-6)
+        error = error + (after - before[decoded.turned_rows]).square().mean() / variance
+    return error
 
 
 def _weighted_error(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
-from facemodels.editing import interpolate, transfer
+from facemodels.editing import EDITABLE, interpolate, transfer, turn_in_place
 from facemodels.figures import grid, normals_as_colours, on_paper
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
@@ -21,12 +21,12 @@ _MESH_YAW = 0.45  # radians, so that the profile of the nose shows
 
 def edit_sheet(
     model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "n 3 64 64"],
-    target: Float[Tensor, "n 3 64 64"],
+    source: Float[Tensor, "n 3 h w"],
+    target: Float[Tensor, "n 3 h w"],
     factors: Sequence[str],
     *,
     together: bool = False,
-    truth: Mapping[str, Float[Tensor, "n 3 64 64"]] | None = None,
+    truth: Mapping[str, Float[Tensor, "n 3 h w"]] | None = None,
     zoom: int = 2,
 ) -> Image.Image:
     """One row a face: source, target, reconstruction, then the source with each of the target's factors.
@@ -54,20 +54,12 @@ def edit_sheet(
 
 
 @torch.no_grad()
-def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 64"], zoom: int = 2) -> Image.Image:
+def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], zoom: int = 2) -> Image.Image:
     """One row a face: everything the three streams decode."""
     codes = model.encode(images)
     parts = model.decode(codes)
     frontal_mask = _frontal_mask(model, codes)
-    columns = {
-        "input": images,
-        "reconstruction": parts.image,
-        "face": on_paper(parts.face, parts.mask),
-        "albedo": on_paper(parts.albedo, parts.mask),
-        "normals": normals_as_colours(parts.normals, parts.mask),
-        "shading": on_paper((parts.shading / 1.3).clamp(0, 1), parts.mask),
-        "mask": parts.mask,
-        "background": parts.background,
+    columns = _columns(images, parts.image, parts.face, parts, parts.mask, parts.background) | {
         "frontal": on_paper(parts.frontal, frontal_mask),
         "frontal normals": normals_as_colours(parts.frontal_normals, frontal_mask),
     }
@@ -77,7 +69,60 @@ def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 64 
     return grid(rows, columns=list(columns), zoom=zoom)
 
 
-def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tensor, "n 1 64 64"]:
+@torch.no_grad()
+def training_sheet(
+    model: NeuroTensorialAutoencoder,
+    images: Float[Tensor, "n 3 h w"],
+    others: Float[Tensor, "n 3 h w"],
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a face: input, reconstruction, what that is made of, and the face with single factors of another.
+
+    Args:
+        model: A network, trained or not.
+        images: Aligned crops in [0, 1].
+        others: As many others, shown beside the edits.
+        zoom: Factor of enlargement.
+    """
+    codes, donor = model.encode(images), model.encode(others)
+    mask_logits, background = model.surround(codes)
+    mask = mask_logits.sigmoid()
+
+    def composite(face: Face) -> Tensor:
+        return mask * face.image + (1 - mask) * background
+
+    own = _paint(model, codes)
+    columns = _columns(images, composite(own), own.image, own, mask, background) | {"other": others}
+    for factor in EDITABLE:
+        face = _paint(model, codes.replace(**{factor: getattr(donor, factor)}))
+        columns[factor] = composite(face)
+        if factor == "pose":
+            where = mask if face.mask_logits is None else face.mask_logits.sigmoid()
+            columns[factor] = turn_in_place(face.image, where, background, mask)
+    return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
+
+
+def _paint(model: NeuroTensorialAutoencoder, codes: Codes) -> Face:
+    return model.paint(codes.pose, codes.expression, codes.identity, codes.light)
+
+
+def _columns(
+    photo: Tensor, image: Tensor, face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
+) -> dict[str, Tensor]:
+    """Pictures and what their composites are made of, by the columns' labels."""
+    return {
+        "input": photo,
+        "reconstruction": image,
+        "face": on_paper(face, mask),
+        "albedo": on_paper(parts.albedo, mask),
+        "normals": normals_as_colours(parts.normals, mask),
+        "shading": on_paper((parts.shading / 1.3).clamp(0, 1), mask),
+        "mask": mask,
+        "background": background,
+    }
+
+
+def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tensor, "n 1 h w"]:
     """Where a face looking ahead is, by the face stream; stream 3 has learnt nothing outside of it."""
     ahead = torch.eye(3).flatten().to(codes.pose).expand_as(codes.pose)
     mask_logits = model.paint(ahead, codes.expression, codes.identity, codes.light).mask_logits
@@ -86,8 +131,8 @@ def _frontal_mask(model: NeuroTensorialAutoencoder, codes: Codes) -> Float[Tenso
 
 def interpolation_sheet(
     model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "1 3 64 64"],
-    target: Float[Tensor, "1 3 64 64"],
+    source: Float[Tensor, "1 3 h w"],
+    target: Float[Tensor, "1 3 h w"],
     factors: Sequence[str],
     *,
     steps: int = 11,

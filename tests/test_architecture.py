@@ -19,7 +19,7 @@ FACEMODELS_ROOMS = (
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
-    ("config", "errors", "figures", "progress"),
+    ("config", "errors", "figures", "parallel", "progress"),
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (

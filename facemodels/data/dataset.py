@@ -20,6 +20,10 @@ Columns (one row per face, h = w = 64):
     frontal          bool        near-frontal: the only faces the frontal losses see
     turned_rotation, turned_normals, turned_mask
                                  the same face rendered in another pose
+    turned_image     PNG RGB     the photo carried to that pose and lit there; synthetic faces are drawn anew instead
+    turned_weight    PNG grey    how far turned_image is known: 255 seen in the photo, less where only the other side of
+                                 the face was seen, 0 where neither was and off the face; (0, 0, 0) in turned_image
+    turned_partner   string      name of the face of the same split whose pose it is; "" if none has it
 
 Sets made from photos have these columns, too:
 
@@ -70,8 +74,11 @@ REQUIRED_COLUMNS = (
     "turned_rotation",
     "turned_normals",
     "turned_mask",
+    "turned_image",
+    "turned_weight",
+    "turned_partner",
 )
-_PICTURES = ("image", "normals", "mask", "turned_image", "turned_normals", "turned_mask")
+_PICTURES = ("image", "normals", "mask", "turned_image", "turned_normals", "turned_mask", "turned_weight")
 _SHARD_BYTES = "200MB"
 _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 
@@ -80,7 +87,7 @@ _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 class Faces:
     """A batch of prepared faces as tensors; `faces[index]` takes rows from every field.
 
-    Whole sets are kept in this form in memory: 7000 faces take about 300 MB.
+    Whole sets are kept in this form in memory: 7000 faces take about 500 MB.
     """
 
     image: UInt8[Tensor, "faces 3 height width"]
@@ -94,6 +101,8 @@ class Faces:
     turned_rotation: Float[Tensor, "faces 9"]
     turned_normals: Int8[Tensor, "faces 3 height width"]
     turned_mask: UInt8[Tensor, "faces 1 height width"]
+    turned_image: UInt8[Tensor, "faces 3 height width"]
+    turned_weight: UInt8[Tensor, "faces 1 height width"]
 
     def __len__(self) -> int:
         return len(self.image)
@@ -198,6 +207,8 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
         turned_rotation=numbers("turned_rotation"),
         turned_normals=decode_normals(channels_first("turned_normals")),
         turned_mask=channels_first("turned_mask"),
+        turned_image=channels_first("turned_image"),
+        turned_weight=channels_first("turned_weight"),
     )
 
 

@@ -6,7 +6,7 @@ Statistics (the dependence on the pose, the mean albedo, the principal axes) com
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from facemodels.config import SIZE
 from facemodels.data.workspace import Workspace
+from facemodels.fitting.carry import carry, mirrored_vertices
 from facemodels.fitting.lighting import (
     Observations,
     light_error,
@@ -31,7 +32,7 @@ from facemodels.fitting.shape import Fit
 from facemodels.fitting.targets import Cleaning, PoseTransfer
 from facemodels.fitting.temporal import smooth
 from facemodels.morphable import MorphableModel
-from facemodels.rendering import matrix_to_euler, render_geometry
+from facemodels.rendering import Surface, matrix_to_euler, render_surface
 
 FRONTAL_ANGLE = math.radians(15)
 """Yaw, and pitch about the usual one, within which a face counts as near-frontal."""
@@ -69,6 +70,14 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Poses:
+    """Poses in which other faces can be shown, and the names of the faces that have them."""
+
+    rotation: Float[Tensor, "poses 3 3"]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Learned:
     """What the training faces teach about all; `rows` makes rows from it.
 
@@ -79,7 +88,8 @@ class Learned:
         samples: Vertices at which the light is read.
         albedo: Mean albedo there.
         usual_pitch: Median pitch in radians.
-        poses: For each split, rotations from which other poses are drawn.
+        poses: For each split, what other poses are drawn from.
+        mirrored: For each vertex, the one on the other side of the face.
     """
 
     morphable: MorphableModel
@@ -88,7 +98,8 @@ class Learned:
     samples: Int[Tensor, " samples"]
     albedo: Float[Tensor, " samples"]
     usual_pitch: float
-    poses: dict[str, Float[Tensor, "poses 3 3"]]
+    poses: dict[str, Poses]
+    mirrored: Int[Tensor, " vertices"]
 
     def rows(self, faces: Batch, generator: torch.Generator) -> Iterator[dict[str, Any]]:
         """The rows of the prepared set.
@@ -103,42 +114,57 @@ class Learned:
             for place, (name, split) in enumerate(zip(batch.names, batch.splits, strict=True)):
                 yield {"name": name, "split": split, **{key: values[place] for key, values in columns.items()}}
 
-    def _partners(self, splits: Sequence[str], generator: torch.Generator) -> Tensor:
-        chosen = torch.empty(len(splits), 3, 3)
+    def _partners(self, splits: Sequence[str], generator: torch.Generator) -> Poses:
+        rotation, names = torch.empty(len(splits), 3, 3), [""] * len(splits)
         for split, poses in self.poses.items():
             rows = [row for row, value in enumerate(splits) if value == split]
             if rows:
-                chosen[rows] = poses[draw_partners(matrix_to_euler(poses)[0], len(rows), generator)]
-        return chosen
+                drawn = draw_partners(matrix_to_euler(poses.rotation)[0], len(rows), generator)
+                rotation[rows] = poses.rotation[drawn]
+                for row, number in zip(rows, drawn.tolist(), strict=True):
+                    names[row] = poses.names[number]
+        return Poses(rotation, names)
 
-    def _columns(self, batch: Batch, poses: Tensor) -> dict[str, np.ndarray]:
-        own = batch.fit
-        vertices, normals, mask = geometry(own, self.morphable)
-        turned = self.transfer.turn(own, poses)
-        _, turned_normals, turned_mask = geometry(turned, self.morphable)
+    def _columns(self, batch: Batch, partners: Poses) -> dict[str, Any]:
+        fit, turned_fit = batch.fit, self.transfer.turn(batch.fit, partners.rotation)
+        vertices, own = surface(fit, self.morphable)
+        _, turned = surface(turned_fit, self.morphable)
         images = torch.from_numpy(batch.images)
-        seen = observe(images, normals, vertices, own, self.morphable, self.samples)
+        seen = observe(images, own.normals, vertices, fit, self.morphable, self.samples)
         light = solve_light(seen, self.albedo)
-        identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(own))
-        yaw, pitch, _ = matrix_to_euler(own.rotation)
+        carried, weight = carry(
+            images.movedim(3, 1) / 255,
+            own,
+            turned,
+            fit.rotation,
+            turned_fit.rotation,
+            light,
+            self.morphable.triangles,
+            self.mirrored,
+            reach=CLOSE // 2,
+        )
+        identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(fit))
+        yaw, pitch, _ = matrix_to_euler(fit.rotation)
         columns = {
             "image": images,
-            "normals": _as_bytes(normals),
-            "mask": (255 * mask[:, 0]).to(torch.uint8),
-            "rotation": own.rotation.flatten(1),
+            "normals": _as_bytes(own.normals),
+            "mask": _as_grey(own.mask),
+            "rotation": fit.rotation.flatten(1),
             "identity": identity,
             "expression": expression,
             "light": light,
             "frontal": (yaw.abs() <= FRONTAL_ANGLE) & ((pitch - self.usual_pitch).abs() <= FRONTAL_ANGLE),
-            "turned_rotation": turned.rotation.flatten(1),
-            "turned_normals": _as_bytes(turned_normals),
-            "turned_mask": (255 * turned_mask[:, 0]).to(torch.uint8),
-            "quality": own.error,
-            "coefficient_norm": coefficient_norm(own),
-            "mask_agreement": mask_agreement(mask, batch.points),
+            "turned_rotation": turned_fit.rotation.flatten(1),
+            "turned_normals": _as_bytes(turned.normals),
+            "turned_mask": _as_grey(turned.mask),
+            "turned_image": (255 * carried).round().to(torch.uint8).movedim(1, -1),
+            "turned_weight": _as_grey(weight),
+            "quality": fit.error,
+            "coefficient_norm": coefficient_norm(fit),
+            "mask_agreement": mask_agreement(own.mask, batch.points),
             "light_error": light_error(seen, self.albedo, light),
         }
-        return {name: values.numpy() for name, values in columns.items()}
+        return {**{name: values.numpy() for name, values in columns.items()}, "turned_partner": partners.names}
 
 
 def learn(work: Workspace, counts: Sequence[int], training: int, morphable: MorphableModel, strength: float) -> Learned:
@@ -155,15 +181,17 @@ def learn(work: Workspace, counts: Sequence[int], training: int, morphable: Morp
         InputError: There are too few faces.
     """
     total = sum(counts)
-    learnt = _gather(work, counts, _spread(0, training, _LEARNT_FACES), strength)
-    poses = {"train": learnt.rotation}
+    learnt, names = _gather(work, counts, _spread(0, training, _LEARNT_FACES), strength)
+    poses = {"train": Poses(learnt.rotation, names)}
     if total > training:
-        poses["test"] = _gather(work, counts, _spread(training, total, _LEARNT_FACES), strength).rotation
+        others, names = _gather(work, counts, _spread(training, total, _LEARNT_FACES), strength)
+        poses["test"] = Poses(others.rotation, names)
     transfer, cleaning = PoseTransfer.fit(learnt), Cleaning.fit(learnt, morphable)
     samples = surface_samples(morphable)
     views = _observed(work, counts, _spread(0, training, _ALBEDO_FACES), morphable, samples, strength)
     pitch = float(matrix_to_euler(learnt.rotation)[1].median())
-    return Learned(morphable, cleaning, transfer, samples, mean_albedo(views), pitch, poses)
+    mirrored = mirrored_vertices(morphable)
+    return Learned(morphable, cleaning, transfer, samples, mean_albedo(views), pitch, poses, mirrored)
 
 
 def batch_of_shard(work: Workspace, number: int, first: int, training: int, strength: float, mirror: bool) -> Batch:
@@ -248,16 +276,15 @@ def draw_partners(yaw: Float[Tensor, " poses"], count: int, generator: torch.Gen
     return torch.multinomial(density[bins].float() ** -_RARITY, count, replacement=True, generator=generator)
 
 
-def geometry(
-    fit: Fit, morphable: MorphableModel
-) -> tuple[Float[Tensor, "n vertices 3"], Float[Tensor, "n 3 64 64"], Float[Tensor, "n 1 64 64"]]:
-    """Vertices, normals and mask of fitted faces."""
+def surface(fit: Fit, morphable: MorphableModel) -> tuple[Float[Tensor, "n vertices 3"], Surface]:
+    """Vertices of fitted faces, and what their cameras see of them."""
     vertices = morphable.vertices(fit.identity, fit.expression)
-    normals, mask = render_geometry(
+    seen = render_surface(
         vertices, morphable.triangles, morphable.face, fit.rotation, fit.scale, fit.shift, close=CLOSE
     )
     # One sample a pixel picks single triangles of the rims of eyes and lips; the mean of 3x3 pixels shows the surface.
-    return vertices, normalize(avg_pool2d(normals, 3, stride=1, padding=1), dim=1) * mask, mask
+    normals = normalize(avg_pool2d(seen.normals, 3, stride=1, padding=1), dim=1) * seen.mask
+    return vertices, replace(seen, normals=normals)
 
 
 def _spread(start: int, stop: int, most: int) -> np.ndarray:
@@ -275,10 +302,15 @@ def _by_shard(counts: Sequence[int], wanted: np.ndarray) -> Iterator[tuple[int, 
         first += count
 
 
-def _gather(work: Workspace, counts: Sequence[int], wanted: np.ndarray, strength: float) -> Fit:
-    return Fit.concatenate(
-        [smoothed_fits(work, number, strength)[0][rows] for number, rows in _by_shard(counts, wanted)]
-    )
+def _gather(work: Workspace, counts: Sequence[int], wanted: np.ndarray, strength: float) -> tuple[Fit, list[str]]:
+    """Fits and names of some of the usable faces."""
+    fits: list[Fit] = []
+    names: list[str] = []
+    for number, rows in _by_shard(counts, wanted):
+        fits.append(smoothed_fits(work, number, strength)[0][rows])
+        known = work.kept_names(number)
+        names += [known[row] for row in rows.tolist()]
+    return Fit.concatenate(fits), names
 
 
 def _observed(
@@ -295,8 +327,8 @@ def _observed(
         images = torch.from_numpy(shard.crops[shard.kept])
         fit, _ = smoothed_fits(work, number, strength)
         for some in rows.split(_BATCH):
-            vertices, normals, _ = geometry(fit[some], morphable)
-            parts.append(observe(images[some], normals, vertices, fit[some], morphable, samples))
+            vertices, seen = surface(fit[some], morphable)
+            parts.append(observe(images[some], seen.normals, vertices, fit[some], morphable, samples))
     return Observations(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 
 
@@ -308,3 +340,8 @@ def _clip(name: str) -> str:
 def _as_bytes(normals: Float[Tensor, "n 3 height width"]) -> Tensor:
     """round(127 n), channels last, as int8."""
     return (127 * normals).round().to(torch.int8).movedim(1, -1)
+
+
+def _as_grey(values: Float[Tensor, "n 1 height width"]) -> Tensor:
+    """round(255 v), without the channel."""
+    return (255 * values[:, 0]).round().to(torch.uint8)

@@ -133,9 +133,11 @@ def synthesise(
         within 15 degrees), `image (64, 64, 3)` uint8, `normals (64, 64, 3)` int8 (127 is length 1; in the camera frame,
         zero outside the mask), `mask (64, 64)` uint8 (255 on the face proper), `rotation (9,)`, `identity (157,)`,
         `expression (28,)` and `light (9,)` float32, and of a second view of the same face under the same light
-        `turned_rotation`, `turned_normals`, `turned_mask` and, of portraits, `turned_image`. FaceFactors adds
-        `expression_index`, `pose_index` and `light_index`; the wild adds `occluder` (names joined by "+", or empty)
-        and `visible` (share of the face that is not hidden); its mask and normals leave out what is.
+        `turned_rotation`, `turned_normals`, `turned_mask`, `turned_image`, `turned_weight` (255 on its mask: all is
+        known) and `turned_partner` (of FaceFactors the name of the sample that is this view, else empty). FaceFactors
+        adds `expression_index`, `pose_index` and `light_index`; the wild adds `occluder` (names joined by "+", or
+        empty) and `visible` (share of the face that is not hidden); its mask and normals leave out what is, its second
+        view is seen clearly.
 
     Raises:
         ValueError: There is no such design, or a number is out of range.
@@ -251,7 +253,12 @@ def _shard(design: Design, count: int, seed: int, images_per_person: int, held_o
     blocks = range(number * _SHARD // size, -(-min((number + 1) * _SHARD, count) // size))
     samples = [sample for block in blocks for sample in _make_block(design, seed, images_per_person, block)]
     samples = samples[: count - number * _SHARD]
-    return [{**sample, "split": "test" if sample["person"] >= held_out else "train"} for sample in samples]
+    there = {sample["name"] for sample in samples}
+    for sample in samples:
+        sample["split"] = "test" if sample["person"] >= held_out else "train"
+        if sample["turned_partner"] not in there:  # a smaller set ends before it
+            sample["turned_partner"] = ""
+    return samples
 
 
 def factors_of(prepared: PreparedSet, split: str) -> list[FaceFactors]:
@@ -316,7 +323,7 @@ def _make_block(design: Design, seed: int, images_per_person: int, block: int) -
     }
     return [
         {
-            "name": f"{_SOURCES[design]}-{seed}-{index:06d}",
+            "name": _name(design, seed, index),
             "person": one.person,
             "emotion": one.emotion,
             "frontal": bool(frontal[k]),
@@ -324,6 +331,10 @@ def _make_block(design: Design, seed: int, images_per_person: int, block: int) -
         }
         for k, (index, one) in enumerate(zip(numbers, factors, strict=True))
     ]
+
+
+def _name(design: Design, seed: int, number: int) -> str:
+    return f"{_SOURCES[design]}-{seed}-{number:06d}"
 
 
 def _portraits(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
@@ -338,7 +349,7 @@ def _portraits(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
         image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
         columns |= _geometry(prefix, rotation, normals, mask)
         columns[f"{prefix}image"] = _bytes(image)
-    return columns
+    return columns | {"turned_weight": columns["turned_mask"], "turned_partner": [""] * len(factors)}
 
 
 def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
@@ -353,12 +364,19 @@ def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     normals, mask = face_geometry(view)
     light, background = _stack(factors, "light"), _backgrounds(factors)
     parts = [light_view(view[pose[some]], light[some], background[some]) for some in torch.arange(_CELLS).split(_BLOCK)]
+    images = _bytes(torch.cat(parts))
     turned = torch.tensor([cell.turned for cell in cells])
-    return {
+    partner = turned * len(LIGHTS) + torch.tensor([cell.light for cell in cells])  # within the block
+    columns = {
         **_coefficients(factors),
         **_geometry("", rotation[pose], normals[pose], mask[pose]),
         **_geometry("turned_", rotation[turned], normals[turned], mask[turned]),
-        "image": _bytes(torch.cat(parts)),
+    }
+    return columns | {
+        "image": images,
+        "turned_image": images[partner],
+        "turned_weight": columns["turned_mask"],
+        "turned_partner": [_name("facefactors", seed, numbers[number]) for number in partner.tolist()],
         "expression_index": [cell.expression for cell in cells],
         "pose_index": [cell.pose for cell in cells],
         "light_index": [cell.light for cell in cells],
@@ -370,8 +388,10 @@ def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     heads = build_heads(_stack(factors, "identity"), _stack(factors, "expression"), _complexions(factors))
     framing = _stack(factors, "framing")
     camera = aligned_camera(heads.vertices, _stack(factors, "angles"), framing)
-    image, normals, mask = draw_heads(heads, *camera, _stack(factors, "light"), _backgrounds(factors))
+    light, background = _stack(factors, "light"), _backgrounds(factors)
+    image, normals, mask = draw_heads(heads, *camera, light, background)
     turned = aligned_camera(heads.vertices, _stack(factors, "turned_angles"), framing)
+    turned_image, turned_normals, turned_mask = draw_heads(heads, *turned, light, background)
     landmarks = project_weak_perspective(heads.vertices[:, MorphableModel.procedural().landmarks], *camera)[..., :2]
     images, seen, occluders = [], [], []
     for k, number in enumerate(numbers):
@@ -381,11 +401,16 @@ def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
         seen.append(torch.from_numpy(clear >= 0.5).float())
         occluders.append(occluder)
     clear = torch.stack(seen)[:, None]
-    return {
+    columns = {
         **_coefficients(factors),
         **_geometry("", camera[0], normals * clear, mask * clear),
-        **_geometry("turned_", turned[0], *face_geometry(view_heads(heads, *turned))),
+        **_geometry("turned_", turned[0], turned_normals, turned_mask),
+    }
+    return columns | {
         "image": torch.from_numpy(np.stack(images)),
+        "turned_image": _bytes(turned_image),
+        "turned_weight": columns["turned_mask"],
+        "turned_partner": [""] * len(factors),
         "occluder": occluders,
         "visible": (mask * clear).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1),
     }

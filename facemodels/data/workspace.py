@@ -175,6 +175,12 @@ class Workspace:
             kept = np.flatnonzero([not reason for reason in json.loads(bytes(arrays["reasons"]))])
             return kept, _fit(arrays, "fit"), _fit(arrays, "mirrored")
 
+    def kept_names(self, number: int) -> list[str]:
+        """Names of the usable faces of a shard, without the pictures."""
+        with np.load(self._found(number), allow_pickle=False) as arrays:
+            names, reasons = (json.loads(bytes(arrays[field])) for field in ("names", "reasons"))
+            return [name for name, reason in zip(names, reasons, strict=True) if not reason]
+
     def finish(self, out: Path) -> None:
         """Give the directory its name, then remove what only the unfinished run needed."""
         with explained(self.path):

@@ -1,16 +1,19 @@
-"""Reconstruction, pose, normals and mask on held-out faces, against what the morphable model says of them."""
+"""Reconstruction, pose, normals and masks on held-out faces, against what the morphable model says of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.codes import Codes
+from facemodels.codes import FACTORS, Codes
 from facemodels.data.dataset import Faces
+from facemodels.networks import Context
 
-_BATCH = 100
+BATCH = 100
+"""Faces that are encoded or decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -18,37 +21,64 @@ class Codings:
     """Faces encoded and decoded again.
 
     Attributes:
-        codes: The codes.
+        codes: The codes, without their context: at full width that takes more than a megabyte a face.
         image, face, normals, mask, background: As in `facemodels.autoencoder.Rendering`.
     """
 
     codes: Codes
-    image: Float[Tensor, "n 3 64 64"]
-    face: Float[Tensor, "n 3 64 64"]
-    normals: Float[Tensor, "n 3 64 64"]
-    mask: Float[Tensor, "n 1 64 64"]
-    background: Float[Tensor, "n 3 64 64"]
+    image: Float[Tensor, "n 3 h w"]
+    face: Float[Tensor, "n 3 h w"]
+    normals: Float[Tensor, "n 3 h w"]
+    mask: Float[Tensor, "n 1 h w"]
+    background: Float[Tensor, "n 3 h w"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, rows: slice | Int[Tensor, " m"]) -> "Codings":
+        """Some of the faces."""
+        return Codings(**{name: value[rows] for name, value in vars(self).items()})
 
 
 @torch.no_grad()
 def encode_all(model: NeuroTensorialAutoencoder, faces: Faces) -> Codings:
     """Encode and decode faces in batches."""
     codes, parts = [], []
-    for start in range(0, len(faces), _BATCH):
-        codes.append(model.encode(faces[start : start + _BATCH].pictures()))
-        parts.append(model.decode(codes[-1]))
-    names = ("image", "face", "normals", "mask", "background")
-    return Codings(Codes.cat(codes), **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    for rows in batches(len(faces)):
+        some = model.encode(faces[rows].pictures())
+        mask_logits, background = model.surround(some)
+        face = model.paint(some.pose, some.expression, some.identity, some.light)
+        codes.append(without_context(some))
+        parts.append((face.image, face.normals, mask_logits.sigmoid(), background))
+    face, normals, mask, background = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Codings(
+        Codes.cat(codes),
+        image=(mask * face + (1 - mask) * background).clamp(0, 1),
+        face=face.clamp(0, 1),
+        normals=normals,
+        mask=mask,
+        background=background,
+    )
 
 
-@torch.no_grad()
-def measure(model: NeuroTensorialAutoencoder, faces: Faces, codings: Codings | None = None) -> dict[str, float]:
-    """Measures that need no label.
+def batches(count: int) -> Iterator[slice]:
+    """Slices of at most `BATCH` that cover 0 to `count`."""
+    for start in range(0, count, BATCH):
+        yield slice(start, min(start + BATCH, count))
+
+
+def without_context(codes: Codes) -> Codes:
+    """Codes that still paint faces, but no surroundings."""
+    nothing = Context((), ())
+    return Codes(**{name: getattr(codes, name) for name in FACTORS}, context=nothing, background_context=nothing)
+
+
+def reconstruction(faces: Faces, codings: Codings) -> dict[str, float]:
+    """How near decoded faces come to the photos and to the fits.
 
     Args:
-        model: A trained network.
-        faces: Held-out faces.
-        codings: `encode_all(model, faces)`, if it is at hand.
+        faces: The faces.
+        codings: `encode_all(model, faces)`.
 
     Returns:
         Means over the faces:
@@ -57,24 +87,16 @@ def measure(model: NeuroTensorialAutoencoder, faces: Faces, codings: Codings | N
         - "psnr_face": of the face stream alone inside the mask, in dB.
         - "pose_degrees": between the pose code, projected to a rotation, and the fitted rotation.
         - "normals_degrees": between decoded and fitted normals inside the mask.
-        - "turned_normals_degrees": the same for the codes decoded in another pose, against the render of that pose.
         - "mask_iou": intersection over union of the mask decoder's mask and the fitted one.
-        - "leak": how much of a face changes when mask and background codes come from another picture, as a share of
-          the difference of the two faces.
     """
-    codings = codings or encode_all(model, faces)
     truth, mask = faces.pictures(), faces.masks()
     rotation = nearest_rotation(codings.codes.pose.unflatten(1, (3, 3)))
-    union = ((codings.mask > 0.5) | (mask > 0)).flatten(1).sum(1).clamp(min=1)
-    both = ((codings.mask > 0.5) & (mask > 0)).flatten(1).sum(1)
     return {
         "psnr": float(psnr(codings.image, truth).mean()),
         "psnr_face": float(psnr(codings.face, truth, mask).mean()),
         "pose_degrees": float(angle_between(rotation, faces.rotation.unflatten(1, (3, 3))).mean()),
         "normals_degrees": normals_error(codings.normals, faces.normals.float() / 127, mask),
-        "turned_normals_degrees": _turned_normals(model, faces, codings.codes),
-        "mask_iou": float((both / union).mean()),
-        "leak": _leak(model, faces, codings),
+        "mask_iou": float(overlap(codings.mask, mask).mean()),
     }
 
 
@@ -87,6 +109,13 @@ def psnr(
         return -10 * error.flatten(1).mean(1).clamp(min=1e-10).log10()
     share = (error * mask).flatten(1).sum(1) / (mask.flatten(1).sum(1) * error.shape[1]).clamp(min=1)
     return -10 * share.clamp(min=1e-10).log10()
+
+
+def overlap(first: Float[Tensor, "n 1 h w"], second: Float[Tensor, "n 1 h w"]) -> Float[Tensor, " n"]:
+    """Intersection over union of masks, which count from one half on; 1 where both are empty."""
+    one, two = (first > 0.5).flatten(1), (second > 0.5).flatten(1)
+    union = (one | two).sum(1)
+    return torch.where(union > 0, (one & two).sum(1) / union.clamp(min=1), 1.0)
 
 
 def nearest_rotation(matrices: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3 3"]:
@@ -108,24 +137,3 @@ def normals_error(first: Tensor, second: Tensor, mask: Tensor) -> float:
     cosine = (first * second).sum(1, keepdim=True) / (first.norm(dim=1) * second.norm(dim=1)).clamp(min=1e-6)[:, None]
     angles = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
     return float((angles * mask).sum() / mask.sum().clamp(min=1))
-
-
-def _turned_normals(model: NeuroTensorialAutoencoder, faces: Faces, codes: Codes) -> float:
-    turned = [
-        model.paint(
-            faces.turned_rotation[rows], codes.expression[rows], codes.identity[rows], codes.light[rows]
-        ).normals
-        for rows in torch.arange(len(faces)).split(_BATCH)
-    ]
-    mask = (faces.turned_mask > 127).float()
-    return normals_error(torch.cat(turned), faces.turned_normals.float() / 127, mask)
-
-
-def _leak(model: NeuroTensorialAutoencoder, faces: Faces, codings: Codings) -> float:
-    """Decode each face with the mask and background code of the next; compare where both masks are."""
-    both = faces.masks() * faces.masks().roll(-1, 0)
-    mask, background = codings.mask.roll(-1, 0), codings.background.roll(-1, 0)
-    moved = mask * codings.face + (1 - mask) * background
-    change = ((moved - codings.image).abs() * both).sum()
-    difference = ((codings.image - codings.image.roll(-1, 0)).abs() * both).sum()
-    return float(change / difference.clamp(min=1e-6))

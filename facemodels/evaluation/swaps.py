@@ -13,9 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.codes import Codes
+from facemodels.evaluation.exchange import composite, exchanged, paint
+from facemodels.evaluation.measures import Codings
 
-_BATCH = 100
+_SIDE = 32  # pixels of the pictures that the judge sees
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SwapRates:
 
 
 class PixelJudge:
-    """Logistic regression on the principal components of the pixels at half resolution.
+    """Logistic regression on the principal components of the pixels, at 32 of them a side.
 
     Args:
         images: Photos to learn from, in [0, 1].
@@ -46,7 +47,7 @@ class PixelJudge:
         components: Principal components kept.
     """
 
-    def __init__(self, images: Float[Tensor, "n 3 64 64"], labels: Bool[np.ndarray, " n"], components: int = 128):
+    def __init__(self, images: Float[Tensor, "n 3 h w"], labels: Bool[np.ndarray, " n"], components: int = 128):
         components = min(components, len(images))
         self.pipeline: Pipeline = make_pipeline(
             PCA(components, random_state=0, svd_solver="randomized"),
@@ -55,19 +56,19 @@ class PixelJudge:
         )
         self.pipeline.fit(_pixels(images), labels)
 
-    def __call__(self, images: Float[Tensor, "n 3 64 64"]) -> Bool[np.ndarray, " n"]:
+    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Bool[np.ndarray, " n"]:
         """What the images show."""
         return self.pipeline.predict(_pixels(images))
 
 
 def _pixels(images: Tensor) -> np.ndarray:
-    return F.avg_pool2d(images, 2).flatten(1).numpy().astype(np.float64)
+    return F.avg_pool2d(images, images.shape[-1] // _SIDE).flatten(1).cpu().numpy().astype(np.float64)
 
 
-@torch.no_grad()
 def swap_rates(
     model: NeuroTensorialAutoencoder,
-    images: Float[Tensor, "n 3 64 64"],
+    images: Float[Tensor, "n 3 h w"],
+    codings: Codings,
     labels: Bool[np.ndarray, " n"],
     judge: PixelJudge,
     seed: int = 0,
@@ -77,6 +78,7 @@ def swap_rates(
     Args:
         model: A trained network.
         images: Held-out photos in [0, 1].
+        codings: `encode_all` of them.
         labels: A label of expression, such as CelebA's Smiling.
         judge: Learnt from other photos.
         seed: Fixes the pairs.
@@ -88,18 +90,17 @@ def swap_rates(
     differ = labels != labels[donors]
     if not differ.any():
         raise ValueError("swap_rates: all labels are equal; give faces of both kinds")
-    codes = Codes.cat([model.encode(batch) for batch in images.split(_BATCH)])
-    source, donor = (codes[torch.from_numpy(rows)] for rows in (np.flatnonzero(differ), donors[differ]))
-
-    def shown(edited: Codes) -> np.ndarray:
-        rows = torch.arange(len(edited)).split(_BATCH)
-        return np.concatenate([judge(model.decode(edited[part]).image) for part in rows])
-
+    source, donor = (codings[torch.from_numpy(rows)] for rows in (np.flatnonzero(differ), donors[differ]))
     wanted = labels[donors][differ]
+
+    def obeys(factor: str) -> float:
+        face = paint(model, exchanged(source.codes, donor.codes, [factor]))
+        return float((judge(composite(face.image, source)) == wanted).mean())
+
     return SwapRates(
         pairs=int(differ.sum()),
-        expression=float((shown(source.replace(expression=donor.expression)) == wanted).mean()),
-        identity=float((shown(source.replace(identity=donor.identity)) == wanted).mean()),
-        reconstruction=float((shown(source) == labels[differ]).mean()),
+        expression=obeys("expression"),
+        identity=obeys("identity"),
+        reconstruction=float((judge(source.image) == labels[differ]).mean()),
         photos=float((judge(images) == labels).mean()),
     )

@@ -1,10 +1,12 @@
 """Convolutional decoders, symmetric to the encoder (the paper's appendix A)."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from facemodels.networks.encoder import KERNEL, POOLINGS, Context
+from facemodels.networks.encoder import KERNEL, Context
 
 
 class _Decoder(nn.Module):
@@ -13,8 +15,9 @@ class _Decoder(nn.Module):
     def __init__(self, features: int, channels: tuple[int, ...], outputs: int, size: int):
         super().__init__()
         inwards = channels[::-1]
-        self.shape = (inwards[0], size >> POOLINGS, size >> POOLINGS)
-        self.head = nn.Linear(features, inwards[0] * (size >> POOLINGS) ** 2)
+        side = size >> len(channels)
+        self.shape = (inwards[0], side, side)
+        self.head = nn.Linear(features, inwards[0] * side**2)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(inside, outside, KERNEL, padding=KERNEL // 2)
             for inside, outside in zip(inwards, (*inwards[1:], outputs), strict=True)
@@ -46,7 +49,7 @@ class UpsamplingDecoder(_Decoder):
         activation = self._start(code)
         for level, convolution in enumerate(self.convolutions):
             activation = convolution(F.interpolate(activation, scale_factor=2, mode="nearest"))
-            if level < POOLINGS - 1:
+            if level < len(self.convolutions) - 1:
                 activation = F.relu(activation)
         return activation
 
@@ -54,21 +57,34 @@ class UpsamplingDecoder(_Decoder):
 class UnpoolingDecoder(_Decoder):
     """Decoder that puts activations back where the encoder's maxima were: mask and background.
 
-    At each level the encoder's activations are added before unpooling (the paper's skip connections).
+    At each level the encoder's activations are added before unpooling (the paper's skip connections), if wished.
 
     Args:
         features: Size of the code.
         channels: Filters of the encoder, outermost first.
         outputs: Channels of the result.
         size: Height and width of the result.
+        skips: Whether the encoder's activations are added or only their places used.
     """
+
+    def __init__(
+        self,
+        features: int,
+        channels: tuple[int, ...],
+        outputs: int,
+        size: int,
+        skips: Literal["add", "none"] = "add",
+    ):
+        super().__init__(features, channels, outputs, size)
+        self.adds = skips == "add"
 
     def forward(self, code: Float[Tensor, "n features"], context: Context) -> Float[Tensor, "n outputs h w"]:
         """Decode; the last convolution has no activation."""
         activation = self._start(code)
         for level, convolution in enumerate(self.convolutions):
-            skip, index = context.skips[-1 - level], context.indices[-1 - level]
-            activation = convolution(F.max_unpool2d(activation + skip, index, [2, 2]))
-            if level < POOLINGS - 1:
+            if self.adds:
+                activation = activation + context.skips[-1 - level]
+            activation = convolution(F.max_unpool2d(activation, context.indices[-1 - level], [2, 2]))
+            if level < len(self.convolutions) - 1:
                 activation = F.relu(activation)
         return activation

@@ -4,8 +4,11 @@ from facemodels.rendering.camera import euler_to_matrix as euler_to_matrix
 from facemodels.rendering.camera import matrix_to_euler as matrix_to_euler
 from facemodels.rendering.camera import project_perspective as project_perspective
 from facemodels.rendering.camera import project_weak_perspective as project_weak_perspective
+from facemodels.rendering.geometry import Surface as Surface
 from facemodels.rendering.geometry import close_holes as close_holes
+from facemodels.rendering.geometry import fill_holes as fill_holes
 from facemodels.rendering.geometry import render_geometry as render_geometry
+from facemodels.rendering.geometry import render_surface as render_surface
 from facemodels.rendering.rasterizer import Fragments as Fragments
 from facemodels.rendering.rasterizer import interpolate as interpolate
 from facemodels.rendering.rasterizer import rasterize as rasterize

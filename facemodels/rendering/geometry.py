@@ -1,15 +1,36 @@
 """Normals and mask of a posed face, as the networks are given them."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from facemodels.rendering.camera import project_weak_perspective
-from facemodels.rendering.rasterizer import interpolate, rasterize, vertex_normals
+from facemodels.rendering.rasterizer import Fragments, interpolate, rasterize, vertex_normals
 
 
-def render_geometry(
+@dataclass(frozen=True)
+class Surface:
+    """A posed face as its camera sees it, and what is needed to carry more than normals to its pixels.
+
+    Attributes:
+        screen: Pixel x, pixel y and depth of each vertex, shape `(n, vertices, 3)`.
+        fragments: Of the whole mesh.
+        meshed: Ones where the face proper is seen, before holes are closed, shape `(n, 1, height, width)`.
+        normals: Unit normals in the camera frame, zero outside the mask, shape `(n, 3, height, width)`.
+        mask: Zeros and ones, shape `(n, 1, height, width)`.
+    """
+
+    screen: Float[Tensor, "n vertices 3"]
+    fragments: Fragments
+    meshed: Float[Tensor, "n 1 height width"]
+    normals: Float[Tensor, "n 3 height width"]
+    mask: Float[Tensor, "n 1 height width"]
+
+
+def render_surface(
     vertices: Float[Tensor, "n vertices 3"],
     triangles: Int[Tensor, "triangles 3"],
     face: Bool[Tensor, "triangles"],
@@ -19,8 +40,8 @@ def render_geometry(
     size: int = 64,
     *,
     close: int = 0,
-) -> tuple[Float[Tensor, "n 3 height width"], Float[Tensor, "n 1 height width"]]:
-    """Normal map and mask of the face proper, seen by a weak-perspective camera.
+) -> Surface:
+    """The face proper, seen by a weak-perspective camera.
 
     A pixel belongs to the mask when the nearest triangle there is one of `face`: hair, ears and neck hide the face
     but are not part of it.
@@ -36,24 +57,43 @@ def render_geometry(
         close: Side, in pixels (odd), of the square with which holes of the mask are closed, as a model without eyes
             and mouth has them; 0 leaves the mask as it is.
 
-    Returns:
-        Normals in the camera frame, unit length in the mask and zero outside, shape `(n, 3, size, size)`; and the mask
-        of zeros and ones, shape `(n, 1, size, size)`.
-
     Raises:
         ValueError: `face` does not have one entry for each triangle, or `close` is even or negative.
     """
     if face.shape != triangles.shape[:1]:
         raise ValueError(
-            f"render_geometry: face needs one entry for each of {len(triangles)} triangles, got {tuple(face.shape)}"
+            f"render_surface: face needs one entry for each of {len(triangles)} triangles, got {tuple(face.shape)}"
         )
     if close < 0 or (close and close % 2 == 0):
-        raise ValueError(f"render_geometry: close must be 0 or an odd number of pixels, got {close}")
-    fragments = rasterize(project_weak_perspective(vertices, rotation, scale, shift), triangles, size)
-    mask = (fragments.covered & face[fragments.triangle.clamp_min(0)])[:, None].to(vertices.dtype)
+        raise ValueError(f"render_surface: close must be 0 or an odd number of pixels, got {close}")
+    screen = project_weak_perspective(vertices, rotation, scale, shift)
+    fragments = rasterize(screen, triangles, size)
+    meshed = (fragments.covered & face[fragments.triangle.clamp_min(0)])[:, None].to(vertices.dtype)
     normals = vertex_normals(vertices, triangles) @ rotation.transpose(-1, -2)
-    normals = _unit(interpolate(normals, triangles, fragments)) * mask
-    return close_holes(normals, mask, close) if close > 1 else (normals, mask)
+    normals = _unit(interpolate(normals, triangles, fragments)) * meshed
+    closed = close_holes(normals, meshed, close) if close > 1 else (normals, meshed)
+    return Surface(screen, fragments, meshed, *closed)
+
+
+def render_geometry(
+    vertices: Float[Tensor, "n vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    face: Bool[Tensor, "triangles"],
+    rotation: Float[Tensor, "n 3 3"],
+    scale: Float[Tensor, "n"],
+    shift: Float[Tensor, "n 2"],
+    size: int = 64,
+    *,
+    close: int = 0,
+) -> tuple[Float[Tensor, "n 3 height width"], Float[Tensor, "n 1 height width"]]:
+    """Normals and mask of the face proper: `render_surface` for those who need no more.
+
+    Returns:
+        Normals in the camera frame, unit length in the mask and zero outside, shape `(n, 3, size, size)`; and the mask
+        of zeros and ones, shape `(n, 1, size, size)`.
+    """
+    surface = render_surface(vertices, triangles, face, rotation, scale, shift, size, close=close)
+    return surface.normals, surface.mask
 
 
 def close_holes(
@@ -73,12 +113,33 @@ def close_holes(
     grown = max_pool2d(pad(mask, (reach,) * 4), side, stride=1, padding=reach)
     closed = -max_pool2d(-grown, side, stride=1, padding=reach)[:, :, reach:-reach, reach:-reach]
     closed = torch.maximum(closed, mask)
-    filled, known = normals, mask
-    for _ in range(reach):  # a pixel of the closing is at most `reach` pixels from the mask, counted as a king moves
-        total, count = (avg_pool2d(image, 3, stride=1, padding=1) for image in (filled, known))
-        filled = torch.where(known > 0, filled, total / count.clamp_min(0.1))
-        known = (count > 0).to(mask.dtype)
-    return _unit(filled) * closed, closed
+    # A pixel of the closing is at most `reach` pixels from the mask, counted as a king moves.
+    return _unit(fill_holes(normals, mask, reach)) * closed, closed
+
+
+def fill_holes(
+    values: Float[Tensor, "n channels height width"], known: Float[Tensor, "n 1 height width"], reach: int
+) -> Float[Tensor, "n channels height width"]:
+    """Continue values into the unknown pixels around, ring by ring: each is the mean of its known neighbours.
+
+    Args:
+        values: Zero where they are unknown, shape `(n, channels, height, width)`.
+        known: Ones where the values are known, else zeros, shape `(n, 1, height, width)`.
+        reach: How many pixels far to go, counted as a king moves.
+
+    Returns:
+        Values as given where they are known, and zero beyond the reach.
+
+    Example:
+        >>> row = torch.tensor([[[[2.0, 0.0, 0.0, 0.0]]]])
+        >>> fill_holes(row, (row > 0).float(), 2)
+        tensor([[[[2., 2., 2., 0.]]]])
+    """
+    for _ in range(reach):
+        total, count = (avg_pool2d(image, 3, stride=1, padding=1) for image in (values, known))
+        values = torch.where(known > 0, values, total / count.clamp_min(0.1))
+        known = (count > 0).to(values.dtype)
+    return values
 
 
 def _unit(normals: Tensor) -> Tensor:

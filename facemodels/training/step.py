@@ -1,93 +1,196 @@
 """One training step as one module: a batch of prepared faces in, the objective out."""
 
+import dataclasses
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from facemodels.autoencoder import Face, NeuroTensorialAutoencoder
+from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, full_precision
 from facemodels.codes import FACTORS, Codes
 from facemodels.config import TrainingConfig
 from facemodels.data.dataset import Faces
-from facemodels.losses import Decoded, Objective, truth_from_faces
+from facemodels.losses import Decoded, Objective, Truth, truth_from_faces
 from facemodels.morphable import MorphableModel
+from facemodels.networks import fill_face
+from facemodels.networks.verification import Verifier
+from facemodels.parallel import gather, processes
+from facemodels.training.adversary import Adversary
+
+_LONGEST_RAMP = 0.1  # share of the run over which the adversary enters, at most
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gives.
+
+    Attributes:
+        total: The objective.
+        terms: Its terms, without their weights.
+        real, fake: Photos, and the composites the network made of them.
+    """
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+    real: Float[Tensor, "s 3 h w"]
+    fake: Float[Tensor, "s 3 h w"]
 
 
 class TrainingStep(nn.Module):
     """The network and its objective behind a single `forward`, so that any data-parallel wrapper fits around it.
 
+    On many processes every draw and every choice of faces is that of the whole batch, so that a step does not depend
+    on the number of processes.
+
     Args:
-        network: The network to train.
+        network: The network to train; the only submodule.
         config: Weights and shares.
         morphable: The morphable model of the training set.
+        adversary: The discriminator's side of the game, or None to leave E_adv out.
+        verifier: V of E_veri, or None to leave it out.
     """
 
-    def __init__(self, network: NeuroTensorialAutoencoder, config: TrainingConfig, morphable: MorphableModel):
+    def __init__(
+        self,
+        network: NeuroTensorialAutoencoder,
+        config: TrainingConfig,
+        morphable: MorphableModel,
+        adversary: Adversary | None = None,
+        verifier: Verifier | None = None,
+    ):
         super().__init__()
         self.network = network
         self.config = config
-        self.objective = Objective(config.weights, morphable)
+        self.objective = Objective(config.weights, morphable, adversary.error if adversary else None, verifier)
 
-    def forward(self, faces: Faces, seed: int, done: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, faces: Faces, seed: int, done: float = 1.0, first: int = 0) -> StepResult:
         """The objective of a batch and its unweighted terms.
 
         Args:
-            faces: The batch.
-            seed: Fixes every draw of the step.
+            faces: This process's part of the batch.
+            seed: Fixes every draw of the step; the same on every process.
             done: How much of the run is done, from 0 to 1.
+            first: Number, in the whole batch, of the first face; the parts of all processes are equally long.
         """
+        device = faces.image.device
         generator = torch.Generator().manual_seed(seed)
-        partner = torch.randperm(len(faces), generator=generator).to(faces.image.device)
-        weights = self.config.weights
-        needs_turned = weights.turned_normals != 0
-        turned = max(1, round(self.config.turned_share * len(faces))) if needs_turned else 0
-        decoded = self._decode(faces, partner, turned)
-        with torch.autocast(faces.image.device.type, enabled=False):
-            truth = truth_from_faces(faces, self.network.shape_target, partner, turned)
-            ramp = self.config.decorrelation_ramp
-            return self.objective(decoded, truth, decorrelation=min(1.0, done / ramp) if ramp else 1.0)
+        count = len(faces)
+        partner = torch.randperm(count * processes(), generator=generator)[first : first + count].to(device)
+        turned = strided(first, count, self.config.turned_share if self._turns() else 0.0).to(device)
+        surround = strided(first, count, self.config.surround_share).to(device)
+        with torch.autocast(device.type, enabled=False):
+            lent = gather(faces.expression)[partner]
+            truth = truth_from_faces(faces, self.network.shape_target, lent, turned)
+        decoded = self._decode(faces, truth, partner, turned, surround)
+        with torch.autocast(device.type, enabled=False):
+            total, terms = self.objective(decoded, truth, self._ramps(done))
+        return StepResult(total, terms, truth.image[surround], decoded.composite)
 
-    def _decode(self, faces: Faces, partner: Tensor, turned: int) -> Decoded:
-        network = self.network
-        images = faces.pictures()
-        codes = network.encode(images.contiguous(memory_format=torch.channels_last))
-        face, turned_face = self._paint(codes, faces.turned_rotation[:turned])
-        some = codes[: max(1, round(self.config.surround_share * len(codes)))]
-        mask_logits, background = network.surround(some.mask, some.background, some.context)
-        mask = (faces[: len(some)].masks() if self.config.known_mask else mask_logits.sigmoid()).float()
-        composite = mask * face.image[: len(some)] + (1 - mask) * background
+    def _turns(self) -> bool:
+        weights = self.config.weights
+        return any((weights.turned_normals, weights.turned_face, weights.carried_codes, weights.cycle))
+
+    def _ramps(self, done: float) -> dict[str, float]:
+        config = self.config
+        ramps = {}
+        if config.decorrelation_ramp:
+            ramps["decorrelation"] = min(1.0, done / config.decorrelation_ramp)
+        if config.adversarial_start:
+            length = min(config.adversarial_start, _LONGEST_RAMP)
+            ramps["adversarial"] = min(1.0, max(0.0, done - config.adversarial_start) / length)
+        return ramps
+
+    def _decode(self, faces: Faces, truth: Truth, partner: Tensor, turned: Tensor, surround: Tensor) -> Decoded:
+        network, weights = self.network, self.config.weights
+        images = truth.image.to(network.encoder.head.weight.dtype)
+        codes = network.perceive(_contiguous(images))
+        face, turned_face = self._paint(codes, truth.turned_rotation, turned)
+        some = codes[surround]
+        known = truth.mask[surround] if self.config.known_mask else None
+        if network.config.cut_background:
+            some = network.look_behind(images[surround], some, known)
+        mask_logits, background = network.surround(some)
+        mask = mask_logits.sigmoid() if known is None else known
+        composite = mask * face[surround].image + (1 - mask) * background
         rows = faces.frontal.nonzero().flatten()
         rows = rows if len(rows) else rows.new_zeros(1)
         frontal, frontal_normals = network.frontal(codes.light[rows], codes.expression[rows], codes.identity[rows])
+        turned_codes = carried_codes = None
+        if turned_face is not None and (weights.cycle or weights.carried_codes):
+            around = fill_face(truth.image[turned], truth.mask[turned])
+            inside = truth.turned_mask
+            if weights.cycle:
+                turned_codes = self._encode_again(inside * turned_face.image + (1 - inside) * around)
+            if weights.carried_codes:
+                # where the photo shows nothing of the turned face, what the network paints there
+                seen = truth.turned_weight
+                carried = seen * truth.turned_image + (1 - seen) * turned_face.image.detach()
+                carried_codes = self._encode_again(inside * carried + (1 - inside) * around)
+        codes = _float(codes)
         return Decoded(
-            codes=Codes(**{name: getattr(codes, name).float() for name in FACTORS}, context=codes.context),
+            codes=codes,
             face=face,
+            turned_rows=turned,
             turned=turned_face,
+            turned_codes=turned_codes,
+            carried_codes=carried_codes,
+            surround_rows=surround,
             mask_logits=mask_logits,
             background=background,
             composite=composite,
-            expression_coefficients=network.expression_coefficients(codes.expression).float(),
-            identity_coefficients=network.identity_coefficients(codes.identity).float(),
+            expression_coefficients=full_precision(network.expression_coefficients(codes.expression)),
+            identity_coefficients=full_precision(network.identity_coefficients(codes.identity)),
             shape_core=network.shape_core.weight,
-            partner=partner,
-            frontal=frontal.float(),
-            frontal_normals=frontal_normals.float(),
+            partner_expression=gather(codes.expression)[partner],
+            frontal=full_precision(frontal),
+            frontal_normals=full_precision(frontal_normals),
             frontal_rows=rows,
         )
 
-    def _paint(self, codes: Codes, rotation: Float[Tensor, "m 9"]) -> tuple[Face, Face | None]:
-        """Stream 2 in the own pose and, for the first m faces, in another; one call, as convolutions like batches."""
-        count, turned = len(codes), len(rotation)
-        if not turned:
+    def _encode_again(self, images: Float[Tensor, "m 3 h w"]) -> Codes:
+        return _float(self.network.perceive(_contiguous(images.clamp(0, 1))))
+
+    def _paint(self, codes: Codes, rotation: Float[Tensor, "m 9"], turned: Tensor) -> tuple[Face, Face | None]:
+        """Stream 2 in the own pose and, for some faces, in another; one call, as convolutions like batches."""
+        count = len(codes)
+        if len(turned) == 0:
             return self.network.paint(codes.pose, codes.expression, codes.identity, codes.light), None
         both = self.network.paint(
             *(
                 torch.cat([own, other])
                 for own, other in (
                     (codes.pose, rotation.to(codes.pose.dtype)),
-                    (codes.expression, codes.expression[:turned]),
-                    (codes.identity, codes.identity[:turned]),
-                    (codes.light, codes.light[:turned]),
+                    (codes.expression, codes.expression[turned]),
+                    (codes.identity, codes.identity[turned]),
+                    (codes.light, codes.light[turned]),
                 )
             )
         )
         return both[:count], both[count:]
+
+
+def strided(first: int, count: int, share: float) -> Int[Tensor, " rows"]:
+    """Rows that are in a share of a batch, evenly spread; the same faces however the batch is split.
+
+    Args:
+        first: Number, in the whole batch, of row 0.
+        count: Rows of this part.
+        share: From 0 to 1.
+
+    Example:
+        >>> strided(0, 8, 0.25).tolist(), strided(4, 4, 0.25).tolist()
+        ([3, 7], [3])
+    """
+    number = torch.arange(first, first + count).double()
+    chosen = ((number + 1) * share + 1e-9).floor() > (number * share + 1e-9).floor()
+    rows = chosen.nonzero().flatten()
+    return rows if len(rows) or share == 0 else torch.zeros(1, dtype=torch.long)
+
+
+def _float(codes: Codes) -> Codes:
+    return dataclasses.replace(codes, **{name: full_precision(getattr(codes, name)) for name in FACTORS})
+
+
+def _contiguous(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)

@@ -36,6 +36,7 @@ def morphable() -> MorphableModel:
 def network_config() -> NetworkConfig:
     return NetworkConfig(
         channels=(6, 5, 4),
+        bottleneck="tanh",
         intermediate=16,
         background=7,
         mask=6,
@@ -47,6 +48,7 @@ def network_config() -> NetworkConfig:
         shape_space="coordinates",
         frontal_rank=4,
         face_mask=True,
+        cut_background=True,
     )
 
 
@@ -57,7 +59,16 @@ def model(network_config, morphable) -> NeuroTensorialAutoencoder:
 
 @pytest.fixture
 def training_config() -> TrainingConfig:
-    weights = LossWeights(swapped_shape=0.5, decorrelation=8.0, turned_normals=2.0, face_mask=0.3)
+    weights = LossWeights(
+        swapped_shape=0.5,
+        decorrelation=8.0,
+        turned_normals=2.0,
+        face_mask=0.3,
+        turned_face=2.0,
+        background=1.0,
+        carried_codes=0.1,
+        cycle=0.1,
+    )
     return TrainingConfig(weights=weights, known_mask=True, surround_share=0.5, batch=4, steps=6, precision="no")
 
 

@@ -8,11 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from facemodels import losses
-from facemodels.config import LossWeights
+from facemodels.config import FIVE_POINTS, LossWeights
 from facemodels.data.dataset import Faces
 from facemodels.losses import Decoded, Objective, Truth, truth_from_faces
-from facemodels.training.step import TrainingStep
+from facemodels.networks import fill_face, fill_in
+from facemodels.networks.verification import Facts, Verifier
+from facemodels.training.adversary import Adversary
+from facemodels.training.step import TrainingStep, strided
 
+PARTNER, TURNED, SURROUND = torch.tensor([5, 4, 3, 2, 1, 0]), torch.tensor([1, 3, 5]), torch.tensor([0, 4])
 PIXELWISE = {
     "face_l2": (losses.FaceL2, "image", lambda a, b: (a - b) ** 2),
     "face_l1": (losses.FaceL1, "image", lambda a, b: abs(a - b)),
@@ -27,20 +31,20 @@ def faces(prepared) -> Faces:
 
 @pytest.fixture
 def truth(model, faces) -> Truth:
-    return truth_from_faces(faces, model.shape_target, torch.tensor([5, 4, 3, 2, 1, 0]), 3)
+    return truth_from_faces(faces, model.shape_target, faces.expression[PARTNER], TURNED)
 
 
 @pytest.fixture
-def decoded(model, faces, training_config, morphable) -> Decoded:
+def decoded(model, faces, truth, training_config, morphable) -> Decoded:
     step = TrainingStep(model, training_config, morphable)
     with torch.no_grad():
-        return step._decode(faces, torch.tensor([5, 4, 3, 2, 1, 0]), 3)
+        return step._decode(faces, truth, PARTNER, TURNED, SURROUND)
 
 
-def term(name, decoded, truth, morphable) -> float:
+def term(name, decoded, truth, morphable, adversary=None, verifier=None) -> float:
     weights = LossWeights(**{field.name: float(field.name == name) for field in dataclasses.fields(LossWeights)})
     with torch.no_grad():
-        total, values = Objective(weights, morphable)(decoded, truth)
+        total, values = Objective(weights, morphable, adversary, verifier)(decoded, truth)
     assert list(values) == [name]
     assert_close(total, values[name])
     return float(total)
@@ -74,10 +78,10 @@ def test_shape_is_the_mean_squared_error_of_the_projection(decoded, truth, model
 
 
 def test_swapped_shape_is_the_morphable_models_own_swap(decoded, truth, faces, model, morphable):
-    partner = decoded.partner
-    assert_close(truth.swapped_shape, model.shape_target(faces.identity, faces.expression[partner]))
+    assert_close(truth.swapped_shape, model.shape_target(faces.identity, faces.expression[PARTNER]))
+    assert_close(decoded.partner_expression, decoded.codes.expression[PARTNER])
     with torch.no_grad():
-        predicted = model.shape(decoded.codes.expression[partner], decoded.codes.identity)
+        predicted = model.shape(decoded.codes.expression[PARTNER], decoded.codes.identity)
     expected = (predicted - truth.swapped_shape).square().mean()
     assert term("swapped_shape", decoded, truth, morphable) == pytest.approx(float(expected), rel=1e-4)
 
@@ -99,8 +103,8 @@ def test_frontal_terms_see_near_frontal_faces_only(decoded, truth, morphable):
 
 def test_batch_without_a_frontal_face(model, faces, training_config, morphable):
     sideways = dataclasses.replace(faces, frontal=torch.zeros(6, dtype=torch.bool))
-    total, values = TrainingStep(model, training_config, morphable)(sideways, 0)
-    assert float(values["frontal"].detach()) == 0 and torch.isfinite(total)
+    result = TrainingStep(model, training_config, morphable)(sideways, 0)
+    assert float(result.terms["frontal"].detach()) == 0 and torch.isfinite(result.total)
 
 
 def test_mask_terms_match_the_definition(decoded, truth, morphable):
@@ -108,9 +112,8 @@ def test_mask_terms_match_the_definition(decoded, truth, morphable):
         p = torch.sigmoid(logits.double()).numpy()
         return float(-(mask.numpy() * np.log(p) + (1 - mask.numpy()) * np.log(1 - p)).mean())
 
-    some = len(decoded.mask_logits)
     assert term("mask", decoded, truth, morphable) == pytest.approx(
-        entropy(decoded.mask_logits, truth.mask[:some]), rel=1e-4
+        entropy(decoded.mask_logits, truth.mask[SURROUND]), rel=1e-4
     )
     both = entropy(decoded.face.mask_logits, truth.mask) + entropy(decoded.turned.mask_logits, truth.turned_mask)
     assert term("face_mask", decoded, truth, morphable) == pytest.approx(both, rel=1e-4)
@@ -132,9 +135,9 @@ def test_shrinking_a_code_does_not_decorrelate_it():
 def test_decorrelation_ramps_up(model, faces, training_config, morphable):
     step = TrainingStep(model, training_config, morphable)
     with torch.no_grad():
-        (start, terms), (half, _), (end, _) = (step(faces, 0, done) for done in (0.0, 0.2, 1.0))
-    assert float(end - start) == pytest.approx(8 * float(terms["decorrelation"]), rel=1e-4)
-    assert float(half - start) == pytest.approx(float(end - start) / 2, rel=1e-4)
+        start, half, end = (step(faces, 0, done) for done in (0.0, 0.2, 1.0))
+    assert float(end.total - start.total) == pytest.approx(8 * float(end.terms["decorrelation"]), rel=1e-4)
+    assert float(half.total - start.total) == pytest.approx(float(end.total - start.total) / 2, rel=1e-4)
 
 
 def test_weights_of_zero_drop_a_term(decoded, truth, morphable):
@@ -148,7 +151,7 @@ def test_the_truth_costs_nothing(decoded, truth, morphable):
         decoded,
         codes=dataclasses.replace(decoded.codes, pose=truth.rotation, light=truth.light),
         face=dataclasses.replace(decoded.face, image=truth.image, normals=truth.normals),
-        composite=truth.image[: len(decoded.composite)],
+        composite=truth.image[SURROUND],
         expression_coefficients=truth.expression,
         identity_coefficients=truth.identity,
         frontal=truth.image[decoded.frontal_rows],
@@ -160,13 +163,142 @@ def test_the_truth_costs_nothing(decoded, truth, morphable):
 
 def test_every_parameter_learns(model, faces, training_config, morphable):
     model.train()
-    total, _ = TrainingStep(model, training_config, morphable)(faces, 0)
-    total.backward()
+    TrainingStep(model, training_config, morphable)(faces, 0).total.backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not silent
 
 
 def test_coefficients_are_cut_at_three_deviations(model, faces):
     wild = dataclasses.replace(faces, identity=faces.identity * 100)
-    truth = truth_from_faces(wild, model.shape_target, torch.arange(6), 0)
+    truth = truth_from_faces(wild, model.shape_target, wild.expression, TURNED)
     assert truth.identity.abs().max() == losses.COEFFICIENT_LIMIT
+
+
+def test_turned_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morphable):
+    weight = torch.rand_like(truth.turned_weight)
+    truth = dataclasses.replace(truth, turned_weight=weight)
+    error = (decoded.turned.image - truth.turned_image).double().numpy()
+    expected = ((abs(error) + error**2) * weight.numpy()).sum() / (3 * weight.numpy().sum())
+    assert term("turned_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
+    hidden = dataclasses.replace(truth, turned_weight=torch.zeros_like(weight))
+    assert term("turned_face", decoded, hidden, morphable) == 0
+
+
+def test_background_is_judged_behind_the_face_alone(decoded, truth, morphable):
+    mask = truth.mask[SURROUND]
+    elsewhere = dataclasses.replace(decoded, background=decoded.background + (1 - mask) * 9)
+    value = term("background", decoded, truth, morphable)
+    assert value > 0.01
+    assert term("background", elsewhere, truth, morphable) == pytest.approx(value, rel=1e-5)
+    filled = dataclasses.replace(decoded, background=fill_face(truth.image[SURROUND], mask))
+    assert term("background", filled, truth, morphable) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_filling_knows_nothing_of_the_face(truth):
+    picture, mask = truth.image, truth.mask
+    filled = fill_in(picture, mask)
+    assert_close(filled, fill_in(picture + mask * torch.rand_like(picture), mask))
+    assert_close(filled * (1 - mask), picture * (1 - mask))
+    around = picture.amin((2, 3), keepdim=True), picture.amax((2, 3), keepdim=True)
+    assert ((filled >= around[0] - 1e-5) & (filled <= around[1] + 1e-5)).all()
+
+
+@pytest.mark.parametrize("side", [1, 5, 64])
+def test_a_plain_picture_is_filled_with_its_colour(side):
+    colour = torch.rand(2, 3, 1, 1).expand(2, 3, side, side)
+    hole = (torch.rand(2, 1, side, side) > 0.5).float()
+    hole[:, :, 0, 0] = 0
+    assert_close(fill_in(colour, hole), colour)
+    assert_close(fill_in(colour, torch.ones_like(hole)), torch.zeros_like(colour))
+
+
+@pytest.mark.parametrize(("name", "part"), [("carried_codes", "carried_codes"), ("cycle", "turned_codes")])
+def test_codes_that_come_back_cost_nothing(name, part, decoded, truth, morphable):
+    spread = dataclasses.replace(decoded.codes, identity=torch.randn(6, 9), expression=torch.randn(6, 6))
+    decoded = dataclasses.replace(decoded, codes=spread)
+    same = dataclasses.replace(decoded.codes[TURNED], pose=truth.turned_rotation)
+    assert term(name, dataclasses.replace(decoded, **{part: same}), truth, morphable) == 0
+    shifted = dataclasses.replace(same, identity=same.identity + decoded.codes.identity.var(0).mean().sqrt())
+    assert term(name, dataclasses.replace(decoded, **{part: shifted}), truth, morphable) == pytest.approx(1, rel=1e-4)
+    turned = dataclasses.replace(same, pose=same.pose + 2)
+    assert term(name, dataclasses.replace(decoded, **{part: turned}), truth, morphable) == pytest.approx(4, rel=1e-4)
+
+
+def test_carried_photos_are_encoded_as_they_are_known(model, faces, training_config, morphable, monkeypatch):
+    step, seen = TrainingStep(model, training_config, morphable), []
+    perceive = model.perceive
+    monkeypatch.setattr(model, "perceive", lambda images: seen.append(images) or perceive(images))
+    with torch.no_grad():
+        step(faces, 0)
+    turned = faces[torch.tensor([1, 3, 5])]
+    known = (turned.turned_weight == 255).expand(-1, 3, -1, -1)
+    assert_close(seen[2][known], (turned.turned_image.float() / 255)[known])
+    around = fill_face(turned.pictures(), turned.masks())
+    outside = (turned.turned_mask == 0).expand(-1, 3, -1, -1)
+    assert_close(seen[2][outside], around[outside])
+
+
+class TestAdversary:
+    @pytest.fixture
+    def adversary(self, network_config, training_config):
+        return Adversary(network_config, training_config)
+
+    def test_the_network_is_judged_without_teaching_the_judge(self, adversary, decoded, truth, morphable):
+        fake = decoded.composite.clone().requires_grad_()
+        value = Objective(LossWeights(adversarial=1.0), morphable, adversary.error).terms["adversarial"](
+            dataclasses.replace(decoded, composite=fake), truth
+        )
+        value.backward()
+        expected = (adversary.discriminator(decoded.composite) - decoded.composite).abs().mean()
+        assert_close(value, expected)
+        assert fake.grad is not None and fake.grad.abs().sum() > 0
+        assert all(parameter.grad is None for parameter in adversary.parameters())
+
+    def test_the_discriminators_loss_is_eq_3_of_the_game(self, adversary, decoded, truth):
+        real, fake = truth.image[SURROUND], decoded.composite
+        adversary.k.fill_(0.3)
+        with torch.no_grad():
+            real_error, fake_error = (float((adversary.discriminator(v) - v).abs().mean()) for v in (real, fake))
+            loss = float(adversary.loss(real, fake))
+        assert loss == pytest.approx(real_error - 0.3 * fake_error, rel=1e-5)
+        adversary.update()
+        balance = 0.5 * real_error - fake_error
+        assert float(adversary.k) == pytest.approx(0.3 + 0.001 * balance, rel=1e-5)
+        assert adversary.convergence == pytest.approx(real_error + abs(balance), rel=1e-5)
+
+    @pytest.mark.parametrize(("real", "fake", "end"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0)])
+    def test_the_balance_stays_between_zero_and_one(self, adversary, real, fake, end):
+        adversary.k.fill_(0.5)
+        adversary._real, adversary._fake = torch.tensor(real), torch.tensor(fake)
+        for _ in range(2000):
+            adversary.update()
+        assert float(adversary.k) == end
+
+    def test_it_enters_late(self, model, faces, training_config, morphable, adversary):
+        step = TrainingStep(model, training_config, morphable, adversary)
+        with torch.no_grad():
+            early, late = step(faces, 0, 0.4), step(faces, 0, 0.45)
+        assert "adversarial" not in early.terms and late.terms["adversarial"] > 0
+        assert step._ramps(0.45)["adversarial"] == pytest.approx(0.5) and step._ramps(1.0)["adversarial"] == 1
+        assert not [name for name, _ in step.named_parameters() if "discriminator" in name]
+
+
+def test_verification_is_one_minus_the_cosine(decoded, truth, morphable):
+    class Body(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3)) - 0.3
+
+    facts = Facts("tiny", 32, FIVE_POINTS, "RGB", 3, 0.5, "none", "none", "made for tests")
+    verifier = Verifier(Body(), facts)
+    first, second = (verifier.describe(images) for images in (truth.image[SURROUND], decoded.composite))
+    expected = 1 - torch.nn.functional.cosine_similarity(first, second).mean()
+    assert term("verification", decoded, truth, morphable, verifier=verifier) == pytest.approx(
+        float(expected), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.3, 1.0, 0.0])
+def test_rows_do_not_depend_on_how_the_batch_is_split(share):
+    whole = strided(0, 40, share).tolist()
+    parts = [first + row for first in (0, 20) for row in strided(first, 20, share).tolist()]
+    assert whole == parts and len(whole) == 40 * share

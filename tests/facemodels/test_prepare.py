@@ -207,6 +207,20 @@ class TestPrepare:
         partner = torch.cdist(turned, rotation).argmin(1)
         assert (torch.cdist(turned, rotation).amin(1) < 5e-3).all()
         assert partner[:32].max() < 32 and partner[32:].min() >= 32
+        names = prepared.table["name"][:]
+        assert prepared.table["turned_partner"][:] == [names[number] for number in partner.tolist()]
+
+    def test_photos_are_carried_to_the_pose_of_their_partners(self, prepared):
+        faces = prepared.faces("train")
+        assert faces.turned_image.shape == faces.image.shape and faces.turned_weight.shape == faces.turned_mask.shape
+        off, unknown = faces.turned_mask == 0, (faces.turned_weight == 0).expand_as(faces.turned_image)
+        assert (faces.turned_weight[off] == 0).all() and (faces.turned_image[unknown] == 0).all()
+        assert set(faces.turned_weight.unique().tolist()) == {0, 51, 255}
+        known = (faces.turned_weight > 0).sum() / (faces.turned_mask > 0).sum()
+        assert known > 0.9
+        seen = (faces.turned_weight == 255).expand_as(faces.turned_image)
+        # the photos are noise from 60 to 200, under a light that is even in the mean
+        assert abs(faces.turned_image[seen].float().mean() - 130) < 15
 
     def test_report_names_everything(self, prepared):
         page = (prepared.path / "report.html").read_text()
@@ -314,6 +328,13 @@ class TestSecondRun:
     def test_with_other_settings_is_refused(self, photos, detector, morphable, prepared):
         with pytest.raises(InputError, match=r"is finished, with held_out 0.2, not 0.1; choose another --out"):
             prepare(photos, prepared.path, morphable=morphable, detector=detector, progress=False)
+
+    def test_a_set_of_an_older_format_is_refused(self, photos, detector, morphable, prepared, tmp_path):
+        shutil.copytree(prepared.path, tmp_path / "set")
+        file = tmp_path / "set/preparation.json"
+        file.write_text(file.read_text().replace(f'"format": {preparing.FORMAT}', '"format": 3'))
+        with pytest.raises(InputError, match=r"is finished, with format 3, not 4; choose another --out, or remove it"):
+            prepare(photos, tmp_path / "set", morphable=morphable, detector=detector, **SETTINGS)
 
     def test_with_other_photos_is_refused(self, photos, detector, morphable, prepared, tmp_path):
         (tmp_path / "one").mkdir()

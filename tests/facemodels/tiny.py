@@ -29,4 +29,7 @@ def make_rows(count: int, seed: int = 0, held_out: int = 0):
             "turned_rotation": np.eye(3, dtype=np.float32).ravel(),
             "turned_normals": normals,
             "turned_mask": mask,
+            "turned_image": image * (mask > 0)[..., None],
+            "turned_weight": mask,
+            "turned_partner": "",
         }
