@@ -29,16 +29,30 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The disk is full or cannot be written to.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    with whole_files(path) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def whole_files(*paths: Path) -> Iterator[list[Path]]:
+    """Other names to write files of one folder under; they get their own, in this order, when all are on the disk.
+
+    Raises:
+        InputError: The disk is full or cannot be written to.
+    """
+    temporaries = [path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}") for path in paths]
     try:
-        with explained(path.parent):
-            yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
+        with explained(paths[0].parent):
+            yield temporaries
+            for temporary in temporaries:
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            for temporary, path in zip(temporaries, paths, strict=True):
+                temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         raise
 
 
@@ -80,7 +94,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as content:
             return {name: content.get_tensor(name) for name in content.keys()}, dict(content.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is a damaged safetensors file and cannot be read ({error}); copy it again") from error
+        raise InputError(f"{path} is a damaged safetensors file ({error}); copy it again") from error
 
 
 @contextlib.contextmanager

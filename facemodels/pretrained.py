@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor
 
 from facemodels.config import NetworkConfig
 from facemodels.errors import InputError
-from facemodels.files import explained, read_tensors, whole_file, write_tensors
+from facemodels.files import explained, read_tensors, whole_files, write_tensors
 from facemodels.model_card import TAGS, model_card
 from facemodels.morphable import MorphableModel
 
@@ -102,12 +101,10 @@ class PretrainedMixin(
         record = {"format": "pt", "config": json.dumps(settings, sort_keys=True), "morphable": fingerprint}
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as finished:  # in their places from the last to the first, when all are written
-            config_file, card_file, weights_file = (
-                finished.enter_context(whole_file(path / name)) for name in (CONFIG, CARD, WEIGHTS)
-            )
+        names = [*([] if self.morphable is None else [MORPHABLE]), WEIGHTS, CARD, CONFIG]
+        with whole_files(*(path / name for name in names)) as (*morphable_file, weights_file, card_file, config_file):
             if self.morphable is not None:
-                self.morphable.save(finished.enter_context(whole_file(path / MORPHABLE)))
+                self.morphable.save(morphable_file[0])
             write_tensors(weights_file, weights, record)
             card_file.write_text(self.card or str(self.generate_model_card()), encoding="utf-8")
             config_file.write_text(json.dumps(settings, indent=1) + "\n")
@@ -195,7 +192,9 @@ def _download(name: str, **options: Any) -> Path:
         found = Path(snapshot_download(name, allow_patterns=[CONFIG], **options))
         _read_config(name, found, weights=False)
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, MORPHABLE, CARD], **options))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the hub and the network answer in many ways
         raise InputError(
             f"there is no checkpoint at {name}, neither a directory here nor a model on the Hugging Face hub"
             f" ({_first_line(error)}); check the name, the network, and `hf auth login` for a private one"

@@ -24,6 +24,7 @@ FACEMODELS_ROOMS = (
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (
+    ("optim",),
     ("nn", "decomposition", "interop", "distributed"),
     ("maps", "cp", "tucker", "contractions", "products"),
     ("matricization", "autograd"),
