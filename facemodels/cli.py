@@ -186,7 +186,9 @@ def _vertices(path: Path | None) -> list[int] | None:
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
-    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")
+    ] = "small",
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Length of the run in minutes; 25 if there is no --steps.")
     ] = None,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from facemodels.autoencoder import Face
 from facemodels.data.synthetic import aligned_camera, factors_of, synthesise_set
 from facemodels.evaluation.appearance import (
     YAWS,
@@ -109,14 +110,15 @@ def test_the_photo_stays_itself_where_it_looks_already(turned, faces):
     assert difference / known.sum() / 3 < 0.08
 
 
-def test_asks_a_network_for_every_yaw(faces, synthetic, turned):
+def test_asks_a_network_for_every_yaw(faces, synthetic, turned, monkeypatch):
+    monkeypatch.setattr("facemodels.evaluation.appearance.carried_photos", lambda *_: turned)
     asked = []
 
     class Network:
         def paint(self, pose, expression, identity, light):
             asked.append(pose[0].unflatten(0, (3, 3)))
             image = turned.image[len(asked) - 1]
-            return dataclasses.make_dataclass("Face", ["image"])(image)
+            return Face(image, image, image, image[:, :1], None)
 
     codes = torch.zeros(len(faces), 9)
     codings = dataclasses.make_dataclass("Codings", ["codes"])(_Codes(codes))
