@@ -10,7 +10,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces
 from facemodels.editing import turn_in_place
-from facemodels.evaluation.exchange import composite, donors, exchanged, paint
+from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
 from facemodels.evaluation.measures import Codings, batches
 from facemodels.evaluation.targets import person_auc
 from facemodels.networks.verification import Verifier
@@ -49,7 +49,7 @@ def identity_kept(
 
     Args:
         model: The network.
-        faces: The faces; the first 300 are used.
+        faces: The faces; 300 of them, evenly spread, are used.
         codings: `encode_all(model, faces)`.
         verifier: See `facemodels.networks.verification`.
         persons: Who they are; pairs of one person are left out.
@@ -59,11 +59,12 @@ def identity_kept(
         the face than like the donor's; "taken_by_identity": the share of identity swaps that look more like the
         donor's. One half is chance.
     """
-    own, photos = codings[:_JUDGED], faces.pictures()[:_JUDGED]
+    rows = spread(len(faces), _JUDGED)
+    own, photos = codings[rows], faces[rows].pictures()
     other = donors(len(own)).to(photos.device)
     differ = torch.ones(len(own), dtype=torch.bool)
     if len(persons):
-        who = torch.as_tensor(persons)[:_JUDGED]
+        who = torch.as_tensor(persons)[rows]
         differ = who != who[other.cpu()]
     if not differ.any():
         return {}
