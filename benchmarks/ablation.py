@@ -93,6 +93,7 @@ SHOWN = {
     "turned_mask_iou": "turned mask IoU",
     "turn_of_appearance": "turn",
     "cycle_pose_degrees": "cycle °",
+    "unedited_pose_degrees": "unedited °",
     "leak": "leak",
     "background_knows_face": "background knows",
 }

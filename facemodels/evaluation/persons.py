@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.data.dataset import Faces
 from facemodels.editing import turn_in_place
 from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
@@ -18,13 +19,13 @@ from facemodels.networks.verification import Verifier
 _JUDGED = 300  # faces that the verification network looks at; it is larger than ours
 
 
-def person_in_codes(codings: Codings, persons: Int[np.ndarray, " n"]) -> dict[str, float]:
+def person_in_codes(codes: Codes, persons: Int[np.ndarray, " n"]) -> dict[str, float]:
     """Whether codes tell persons apart: the chance that two faces of one person are more alike than two others.
 
     Every number of a code is brought to mean 0 and variance 1 over the faces; then the cosine counts.
 
     Args:
-        codings: Of the faces.
+        codes: Of the faces.
         persons: Who they are.
 
     Returns:
@@ -35,8 +36,8 @@ def person_in_codes(codings: Codings, persons: Int[np.ndarray, " n"]) -> dict[st
     if len(together) < 2 or together.max() < 2:
         return {}
     return {
-        "person_auc": person_auc(_standardised(codings.codes.identity), persons),
-        "person_auc_of_expression": person_auc(_standardised(codings.codes.expression), persons),
+        "person_auc": person_auc(_standardised(codes.identity), persons),
+        "person_auc_of_expression": person_auc(_standardised(codes.expression), persons),
     }
 
 

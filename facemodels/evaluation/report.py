@@ -12,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.errors import InputError
 from facemodels.evaluation.appearance import turn_of_appearance
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.gates import gates
-from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction
+from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction, without_context
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 from facemodels.evaluation.pose_swaps import cycle, in_other_pose, pose_shares
 from facemodels.evaluation.swaps import PixelJudge, swap_rates
@@ -86,6 +87,7 @@ class Report:
         measures: By the names of `LINES`; those that could not be taken are left out.
         label: The label swaps were judged by, or None.
         pairs: Pairs whose labels differ.
+        persons: Pairs of faces of one person.
         by_code: Share of the other poses that were read from a photo in that pose; the others are rotations.
         verifier: The network that judged whether edits keep the person, or None.
     """
@@ -94,6 +96,7 @@ class Report:
     measures: dict[str, float]
     label: str | None = None
     pairs: int = 0
+    persons: int = 0
     by_code: float = 0.0
     verifier: str | None = None
 
@@ -102,6 +105,8 @@ class Report:
         lines = [_line("held-out faces", str(self.faces))]
         if self.label is not None:
             lines.append(_line("pairs", f"{self.pairs} of different {self.label}"))
+        if self.persons:
+            lines.append(_line("pairs of one person", str(self.persons)))
         lines.append(_line("other poses read from photos", f"{self.by_code:.0%}, the others are the fit's rotations"))
         if self.verifier is not None:
             lines.append(_line("persons judged by", self.verifier))
@@ -163,7 +168,7 @@ def evaluate(
         teacher: The set whose split "train" teaches the judge of swaps; by default `prepared`, if "test" is measured.
         judge: `teach_judge` of that, if it is at hand.
         verifier: Judges whether edits keep the person; not one that the network was trained with.
-        limit: Measure at most so many faces, evenly spread over the split.
+        limit: Measure at most so many faces, evenly spread over the split; persons are told apart among all.
 
     Raises:
         InputError: The split is empty, or the labels do not fit the set.
@@ -186,8 +191,10 @@ def evaluate(
         **cycle(model, codings),
     }
     persons = None if known.persons is None else known.persons[chosen]
-    if persons is not None:
-        measures |= person_in_codes(codings, persons)
+    if known.persons is not None:
+        # few faces have another of the same person, so all count
+        codes = codings.codes if len(chosen) == len(rows) else _codes(model, rows, faces.image.device)
+        measures |= person_in_codes(codes, known.persons)
     if verifier is not None:
         measures |= identity_kept(model, faces, codings, verifier, [] if persons is None else persons.tolist())
     pairs = 0
@@ -205,6 +212,7 @@ def evaluate(
         {name: measures[name] for name in LINES if name in measures},
         label=known.label if pairs else None,
         pairs=pairs,
+        persons=_pairs(known.persons) if "person_auc" in measures else 0,
         by_code=float(np.mean([number >= 0 for number in partners])),
         verifier=None if verifier is None else verifier.facts.name,
     )
@@ -307,19 +315,33 @@ def _both(labels: np.ndarray) -> bool:
     return bool(labels.any() and not labels.all())
 
 
-@torch.no_grad()
 def _partner_poses(
     model: NeuroTensorialAutoencoder, rows: datasets.Dataset, partners: list[int], faces: Faces
 ) -> Float[Tensor, "n 9"]:
     """Pose codes of the photos whose poses faces are also shown in; the rotation itself where there is none."""
     pose = faces.turned_rotation.clone()
     known = [number for number, partner in enumerate(partners) if partner >= 0]
-    for part in batches(len(known)):
-        some = rows.select([partners[number] for number in known[part]])
-        photos = np.stack([np.asarray(row["image"]) for row in some.select_columns(["image"])])  # type: ignore[call-overload]
-        images = torch.from_numpy(photos).movedim(3, 1).contiguous().to(faces.image.device).float() / 255
-        pose[known[part]] = model.encode(images).pose
+    if known:
+        pose[known] = _codes(model, rows.select([partners[number] for number in known]), pose.device).pose
     return pose
+
+
+@torch.no_grad()
+def _codes(model: NeuroTensorialAutoencoder, rows: datasets.Dataset, device: torch.device) -> Codes:
+    """Codes of the photos of a set, without their context."""
+    codes = []
+    for part in batches(len(rows)):
+        some = rows.select(range(part.start, part.stop)).select_columns(["image"])
+        photos = np.stack([np.asarray(row["image"]) for row in some])  # type: ignore[call-overload]
+        images = torch.from_numpy(photos).movedim(3, 1).contiguous().to(device).float() / 255
+        codes.append(without_context(model.encode(images)))
+    return Codes.cat(codes)
+
+
+def _pairs(persons: np.ndarray | None) -> int:
+    """Pairs of faces of one person."""
+    counts = np.unique([] if persons is None else persons, return_counts=True)[1]
+    return int((counts * (counts - 1) // 2).sum())
 
 
 def _line(title: str, text: str) -> str:

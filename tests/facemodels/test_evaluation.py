@@ -200,6 +200,9 @@ class TestReport:
         held_out = prepared.faces("test")
         some = encode_all(model, held_out[torch.tensor([0, 2, 4, 5, 7])])
         expected = psnr(some.image, held_out.pictures()[[0, 2, 4, 5, 7]]).mean()
+        everyone = evaluate(model, prepared, table)
+        assert everyone.persons == report.persons == 3 + 3 + 1
+        assert report.measures["person_auc"] == pytest.approx(everyone.measures["person_auc"])
         assert report.measures["psnr"] == pytest.approx(float(expected))
 
     def test_targets(self):
