@@ -161,6 +161,7 @@ def evaluate(
     """
     from facemodels.evaluation.appearance import turn_of_appearance
 
+    prepared.require_size(model.config.size)
     rows = prepared.split("test")
     if len(rows) == 0:
         raise InputError(f"{prepared.path} holds no faces of the split 'test'; prepare it from more photos")
