@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from facemodels.config import SIZE
-from facemodels.errors import InputError
+from facemodels.errors import InputError, RunError
 
 app = typer.Typer(
     name="facemodels",
@@ -22,16 +22,19 @@ app = typer.Typer(
 _INTERRUPTED = 130
 _RUNS = Path("runs")
 
-Model = Annotated[Path | None, typer.Option(help="Checkpoint or run directory; by default the newest under runs/.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run."),
+]
 
 
 def main() -> NoReturn:
-    """Run the command line; wrong input, or training that diverges, ends it with one line and status 2."""
+    """Run the command line; wrong input, or a run that cannot go on, ends it with one line and status 2."""
     # Before torch loads OpenMP: threads that spin while they wait make a step ten times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
-    except (InputError, FloatingPointError) as error:
+    except (InputError, RunError) as error:
         print(f"facemodels: {error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
@@ -188,19 +191,46 @@ def _vertices(path: Path | None) -> list[int] | None:
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
-    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, small or demo.")] = "small",
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Length of the run in minutes.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")
+    ] = "small",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Length of the run in minutes; 25 if there is no --steps.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the run in steps.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/NAME OF THE SET.")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Faces a step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Faces at once, on each process.")] = None,
+    accumulation: Annotated[
+        int | None, typer.Option(min=1, help="Batches a step: large steps in little memory.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak of the learning rate.")] = None,
+    adversarial: Annotated[
+        bool, typer.Option("--adversarial/--no-adversarial", help="Train with the preset's discriminator.")
+    ] = True,
+    verifier: Annotated[
+        str | None, typer.Option(help="Network that keeps the person: sface, dlib or a file of train-verifier.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or no.")] = None,
+    sheet_every: Annotated[
+        int | None, typer.Option(min=0, help="Steps between sheets and held-out measures; 0 for none.")
+    ] = None,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Split the weights among the processes.")] = False,
 ) -> None:
-    """Train, or go on with, a network; Ctrl-C leaves a checkpoint."""
+    """Train a network, or go on with one: the same command goes on where a run stopped.
+
+    Ctrl-C leaves a checkpoint. RUN gets checkpoints, metrics.jsonl, sheets of pictures, and tensorboard/ for
+    `tensorboard --logdir RUN`.
+
+    Many processes, on one machine or many: `torchrun --nproc-per-node 4 -m facemodels train ...`, or
+    `accelerate launch -m facemodels train ...`.
+    """
     import dataclasses
 
     from facemodels.config import preset as find_preset
     from facemodels.data.dataset import PreparedSet
+    from facemodels.parallel import process
+    from facemodels.training import end_processes
     from facemodels.training import train as train_network
 
     network, training = find_preset(preset)
@@ -208,14 +238,28 @@ def train(
         raise InputError(f"there is no precision {precision!r}; choose bf16, fp16 or no")
     if minutes is None and steps is None:
         minutes = 25.0
-    changes = {"batch": batch, "precision": precision, "steps": steps, "minutes": minutes, "seed": seed}
+    weights = training.weights if adversarial else dataclasses.replace(training.weights, adversarial=0.0)
+    changes = {
+        "weights": weights,
+        "batch": batch,
+        "accumulation": accumulation,
+        "learning_rate": learning_rate,
+        "verifier": verifier,
+        "precision": precision,
+        "sheet_every": sheet_every,
+        "steps": steps,
+        "minutes": minutes,
+        "seed": seed,
+    }
     training = dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
     run = out or _RUNS / prepared.resolve().name
     try:
-        train_network(PreparedSet(prepared), run, network=network, training=training)
+        train_network(PreparedSet(prepared), run, network=network, training=training, shard=fsdp or None)
     except KeyboardInterrupt:
         _stop(f"interrupted; {run} holds a checkpoint, and the same command goes on from there")
-    print(f"trained: {run}")
+    if process() == 0:
+        print(f"trained: {run}")
+    end_processes()
 
 
 @app.command()
@@ -310,6 +354,24 @@ def _verifier(name: str):
 
     known = {"sface": load_sface, "dlib": load_dlib}
     return known[name]() if name in known else load_small(name)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write to.")],
+    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
+) -> None:
+    """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
+    from facemodels.export import export as export_network
+
+    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx)
+    for line in exported.lines():
+        print(line)
 
 
 def _load(model: Path | None):

@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend."""
+"""The two exceptions whose message is all that a user needs: the command line prints it without a traceback."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The message is one sentence that names what came and what to try; the command line prints it
     without a traceback and exits with status 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A training run that had to end: it diverged, lost a process, or had no room for its checkpoint.
+
+    The message says which checkpoint is left and what to try; the command line treats it as an `InputError`.
     """

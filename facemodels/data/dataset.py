@@ -169,7 +169,7 @@ class PreparedSet:
         Raises:
             InputError: They are smaller or larger.
         """
-        if self.size != size:
+        if len(self) and self.size != size:
             raise InputError(
                 f"{self.path} holds pictures of {self.size} pixels, the network takes {size};"
                 f" prepare it anew with --size {size}, or choose another network"

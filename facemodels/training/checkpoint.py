@@ -1,28 +1,69 @@
-"""Checkpoints: written whole or not at all, read without pickle."""
+"""Checkpoints: written whole or not at all, read without pickle, the same files whatever trained them.
+
+A checkpoint is a directory checkpoint-STEP of a run:
+
+    config.json, model.safetensors, morphable.safetensors   the network, as `from_pretrained` reads it
+    optimizer.safetensors                                   its optimizer's state, NAME OF THE WEIGHT/NAME OF THE STATE
+    adversary.safetensors, adversary_optimizer.safetensors  discriminator, k_t and their optimizer's state, if any
+    training.json                                           the settings, and how far the run is
+
+Draws and the order of the faces depend on the seed and on how far the run is, so there is no state of a generator.
+"""
 
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.errors import InputError
+from facemodels.config import TrainingConfig
+from facemodels.errors import InputError, RunError
+from facemodels.morphable import MorphableModel
+from facemodels.training.adversary import Adversary
+from facemodels.training.processes import part, whole
 
 _PREFIX = "checkpoint-"
-KEPT = 2
-"""Checkpoints kept of a run; older ones are removed."""
+_PARTIAL = ".partial"
+_FREE = ("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every", "batch", "accumulation")
+"""Settings that a resumed run may change."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything that training changes, but for how far it is.
+
+    Attributes:
+        network: The network, sharded or not, in its training precision.
+        optimizer: Its state is tensors only.
+        adversary: The discriminator and its balance, or None.
+        adversary_optimizer: The discriminator's optimizer, or None.
+    """
+
+    network: NeuroTensorialAutoencoder
+    optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
+    adversary_optimizer: torch.optim.Optimizer | None = None
 
 
 def checkpoints(run: str | os.PathLike[str]) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [path for path in Path(run).glob(f"{_PREFIX}*") if path.suffix != ".partial" and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+    found = [path for path in Path(run).glob(f"{_PREFIX}*") if path.suffix != _PARTIAL and path.is_dir()]
+    return sorted(found, key=_step)
+
+
+def best_checkpoint(run: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint whose held-out error was lowest, or None while none was measured."""
+    found = checkpoints(run)
+    best = load_progress(found[-1]).get("best_step") if found else None
+    return next((path for path in found if _step(path) == best), None)
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
@@ -41,42 +82,82 @@ def newest_run(runs: str | os.PathLike[str]) -> Path | None:
 
 def save_checkpoint(
     run: str | os.PathLike[str],
-    network: NeuroTensorialAutoencoder,
-    optimizer: torch.optim.Optimizer,
+    trained: Trained,
     progress: dict[str, Any],
+    *,
+    write: bool = True,
+    keep: int = 2,
+    best: int | None = None,
 ) -> Path:
-    """Write a checkpoint under a name of its own, then remove all but the newest `KEPT`.
+    """Write a checkpoint under a name of its own, then remove all but the newest `keep` and the best.
+
+    All processes call this, because each may hold but a part of the weights; one of them writes.
 
     Args:
         run: Directory of the run.
-        network: The network, in its training precision.
-        optimizer: Its state is tensors only.
+        trained: What to save.
         progress: `step` and whatever else a resumed run needs; JSON.
+        write: Whether this process writes.
+        keep: How many checkpoints stay.
+        best: Step of one that stays besides.
 
     Returns:
-        The new directory.
+        The directory of the checkpoint.
+
+    Raises:
+        RunError: It could not be written; those before it are intact.
     """
-    run = Path(run)
-    final = run / f"{_PREFIX}{progress['step']:08d}"
-    partial = final.with_name(final.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    final = Path(run) / f"{_PREFIX}{progress['step']:08d}"
+    if final.is_dir():  # the run has been here: nothing changed since
+        return final
+    network = plain_network(trained.network, wanted=write)
+    files = {"optimizer": _optimizer_tensors(trained.network, trained.optimizer)}
+    if trained.adversary is not None and trained.adversary_optimizer is not None:
+        files["adversary"] = dict(trained.adversary.state_dict())
+        files["adversary_optimizer"] = _optimizer_tensors(trained.adversary, trained.adversary_optimizer)
+    if network is None:
+        return final
+    before = checkpoints(run)
+    partial = final.with_name(final.name + _PARTIAL)
     try:
+        for stale in [*Path(run).glob(f"{_PREFIX}*{_PARTIAL}")]:
+            shutil.rmtree(stale)
         network.save_pretrained(partial)
-        state = optimizer.state_dict()["state"]
-        tensors = {
-            f"{number}.{name}": torch.as_tensor(value).contiguous()
-            for number, entries in state.items()
-            for name, value in entries.items()
-        }
-        save_file(tensors, partial / "optimizer.safetensors")
+        for name, tensors in files.items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors")
         (partial / "training.json").write_text(json.dumps(progress, indent=1) + "\n")
-        shutil.rmtree(final, ignore_errors=True)
+        for path in (*partial.iterdir(), partial):
+            _flush(path)
         partial.rename(final)
+        _flush(Path(run))
+    except (OSError, SafetensorError, InputError) as error:
+        left = f"{before[-1]} is intact" if before else "there is none before it"
+        raise RunError(
+            f"the checkpoint of step {progress['step']} could not be written to {run} ({error}); {left}:"
+            " make room there and give the same command again"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old)
+    for old in checkpoints(run)[:-keep]:
+        if _step(old) != best:
+            shutil.rmtree(old.rename(old.with_name(old.name + _PARTIAL)), ignore_errors=True)
     return final
+
+
+def plain_network(network: NeuroTensorialAutoencoder, wanted: bool) -> NeuroTensorialAutoencoder | None:
+    """The network itself, or a whole copy of one that is sharded; None where it is not `wanted`.
+
+    All processes must ask.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in network.parameters()):
+        return network if wanted else None
+    weights = {name: whole(value) for name, value in network.state_dict().items()}
+    if not wanted:
+        return None
+    copy = NeuroTensorialAutoencoder(network.config, network.morphable)
+    copy.load_state_dict(weights)
+    copy.card = network.card
+    return copy.to(next(iter(weights.values())).device)
 
 
 def load_progress(path: Path) -> dict[str, Any]:
@@ -88,35 +169,118 @@ def load_progress(path: Path) -> dict[str, Any]:
     try:
         return json.loads((path / "training.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be resumed from ({error}); remove it to go on from the one before") from error
+        raise _broken(path, error) from error
 
 
-def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's state into a fresh optimizer of the same network.
+def load_network(path: Path, network: NeuroTensorialAutoencoder, training: TrainingConfig) -> None:
+    """Put a checkpoint's weights into a fresh network that has not been shared among processes yet.
 
     Raises:
-        InputError: The file is missing, broken, or of another network.
+        InputError: The checkpoint is broken, or of other settings or another morphable model.
     """
+    progress = load_progress(path)
     try:
-        tensors = load_file(path / "optimizer.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be resumed from ({error}); remove it to go on from the one before") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    fits = len(state) == len(parameters) and all(
-        state[number]["exp_avg"].shape == parameter.shape for number, parameter in enumerate(parameters)
+        before = TrainingConfig.from_dict(progress["training"])
+        loaded = NeuroTensorialAutoencoder.from_pretrained(path)
+    except (InputError, KeyError) as error:
+        raise _broken(path, error) from error
+    if _differ(loaded.morphable, network.morphable):
+        raise InputError(
+            f"{path.parent} was trained on a set prepared with another morphable model;"
+            " name that set, or choose another directory"
+        )
+    old, new = (
+        {**_flat(one.to_dict()), **_flat(two.to_dict())}
+        for one, two in ((loaded.config, before), (network.config, training))
     )
-    if not fits:
-        raise InputError(f"the optimizer state in {path} is of another network; remove it or choose another directory")
-    # in the parameters' own memory format, which files do not keep and fused optimizers rely on
-    state = {
-        number: {
-            name: torch.empty_like(parameters[number]).copy_(value) if value.ndim else value
-            for name, value in entries.items()
-        }
-        for number, entries in state.items()
-    }
+    changed = [f"{name} {old.get(name)}, now {new[name]}" for name in new if old.get(name) != new[name]]
+    if changed:
+        raise InputError(
+            f"{path.parent} was trained with other settings ({'; '.join(changed[:5])});"
+            " resume it with the same preset, or choose another directory"
+        )
+    network.load_state_dict(loaded.state_dict())
+
+
+def load_state(path: Path, trained: Trained) -> None:
+    """Put a checkpoint's optimizers and adversary into fresh ones; the network may be shared among processes.
+
+    Raises:
+        InputError: A file is missing, broken, or of another network.
+    """
+    _load_optimizer(path / "optimizer.safetensors", trained.network, trained.optimizer)
+    if trained.adversary is not None and trained.adversary_optimizer is not None:
+        try:
+            trained.adversary.load_state_dict(_read(path / "adversary.safetensors"))
+        except RuntimeError as error:
+            raise InputError(f"the adversary in {path} is of another network; choose another directory") from error
+        _load_optimizer(path / "adversary_optimizer.safetensors", trained.adversary, trained.adversary_optimizer)
+
+
+def _load_optimizer(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    parameters = _parameters(module, optimizer)
+    numbers = {name: number for number, (name, _) in enumerate(parameters)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _read(path).items():
+        name, _, entry = key.rpartition("/")
+        number = numbers.get(name)
+        parameter = None if number is None else parameters[number][1]
+        if parameter is None or number is None or (value.ndim and value.shape != parameter.shape):
+            raise InputError(f"{path} is of another network ({key}); remove its directory or choose another one")
+        # in the parameter's own memory format, which files do not keep and fused optimizers rely on
+        state.setdefault(number, {})[entry] = part(value, parameter) if entry != "step" else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{entry}": whole(torch.as_tensor(value))
+        for name, parameter in _parameters(module, optimizer)
+        for entry, value in optimizer.state[parameter].items()
+    }
+
+
+def _parameters(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
+    """The optimizer's parameters in its order, with their names in the module."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [(names[id(parameter)], parameter) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _broken(path.parent, error) from error
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be resumed from ({error}); remove it to go on from the one before")
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    if path.is_dir() and os.name != "posix":  # Windows has no way to ask for it
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _differ(first: MorphableModel | None, second: MorphableModel | None) -> bool:
+    if first is None or second is None:
+        return first is not second
+    return any(
+        not torch.equal(getattr(first, name), getattr(second, name)) for name in ("mean", "identity", "expression")
+    )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings and their weights by name, without those a resumed run may change."""
+    weights = {f"weights.{name}": value for name, value in settings.get("weights", {}).items()}
+    return {name: value for name, value in (settings | weights).items() if name not in (*_FREE, "weights")}

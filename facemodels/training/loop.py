@@ -1,29 +1,55 @@
-"""The training loop: one function, all settings in one frozen dataclass."""
+"""The training loop: the same on one CPU and on many machines, all settings in one frozen dataclass."""
 
 import dataclasses
-import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from torch import Tensor
+from torch import Tensor, nn
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig, TrainingConfig
-from facemodels.data.dataset import PreparedSet
-from facemodels.errors import InputError
+from facemodels.data.dataset import Faces, PreparedSet
+from facemodels.errors import InputError, RunError
 from facemodels.morphable import MorphableModel
+from facemodels.networks.verification import load_verifier
+from facemodels.parallel import average_gradients
 from facemodels.progress import progress_bar
-from facemodels.training.checkpoint import checkpoints, load_optimizer, load_progress, save_checkpoint
+from facemodels.training.adversary import Adversary
+from facemodels.training.checkpoint import (
+    Trained,
+    checkpoints,
+    load_network,
+    load_progress,
+    load_state,
+    plain_network,
+    save_checkpoint,
+)
+from facemodels.training.logs import Logs
+from facemodels.training.monitor import BEST, Monitor
+from facemodels.training.processes import (
+    agree,
+    gradients_synchronised,
+    is_lost_process,
+    sharding_wanted,
+    share,
+    start,
+    whole,
+)
 from facemodels.training.step import TrainingStep
+from facemodels.training.stopping import StopRequest
 
-_SMOOTHING = 0.98  # of the metrics shown and logged
+SKIPPED_IN_A_ROW = 10
+"""Steps without a finite objective after which a run ends."""
+
+_BEGAN_BETAS = (0.5, 0.999)
 
 
 def fit_to_morphable(config: NetworkConfig, morphable: MorphableModel) -> NetworkConfig:
@@ -42,195 +68,412 @@ def train(
     *,
     network: NetworkConfig,
     training: TrainingConfig,
+    shard: bool | None = None,
     progress: bool = True,
 ) -> NeuroTensorialAutoencoder:
     """Train a network on the split "train" of a prepared set; go on where the run directory stopped.
 
     A run of `training.steps` steps that is interrupted and resumed gives, on a CPU, the same numbers as one that was
-    not: the order of faces and every draw depend on the seed and the number of the step alone. Ctrl-C (or any other
-    error) leaves a checkpoint behind.
+    not: the order of faces and every draw depend on the seed and on how far the run is, alone. Ctrl-C and SIGTERM
+    leave a checkpoint behind. Processes that `accelerate launch` or `torchrun` started share the work: `batch` faces
+    each, and the same result as one process with all of them. A step whose objective or gradient is not finite is
+    skipped and counted.
+
+    The run directory gets `checkpoint-*`, `metrics.jsonl`, `tensorboard/` and `sheets/`.
 
     Args:
         prepared: The prepared set.
-        run: Directory for checkpoints and `metrics.jsonl`.
+        run: Directory of the run; all processes must see it.
         network: Sizes; those of the morphable model are taken from the prepared set.
         training: Everything else. One of `steps` and `minutes` must be set.
+        shard: Split weights, gradients and the optimizer's state among the processes (FSDP2); by default where
+            `accelerate launch --use_fsdp` asks for it.
         progress: Show a progress bar on the main process.
 
     Returns:
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: The set is empty, the settings differ from those of the run, or a checkpoint is broken.
+        InputError: The set is empty or of another size, the settings differ from those of the run, or a checkpoint is
+            broken.
+        RunError: The run diverged, lost a process, or had no room for a checkpoint; the last one is intact.
+        KeyboardInterrupt: It was asked to stop, and has left a checkpoint.
     """
     if (training.steps is None) == (training.minutes is None):
         raise InputError("training needs either a number of steps or a number of minutes; give one of them")
-    AcceleratorState._reset_state()  # a process may train twice, and with another precision
-    accelerator = Accelerator(mixed_precision=training.precision)
-    main = accelerator.is_main_process
-    faces = prepared.faces("train")
-    if len(faces) < training.batch:
-        raise InputError(
-            f"{prepared.path} holds {len(faces)} faces to train on, fewer than one batch of {training.batch};"
-            " prepare more photos or set a smaller batch"
-        )
-    set_seed(training.seed)
-    network = fit_to_morphable(network, prepared.morphable)
-    model = NeuroTensorialAutoencoder(network, prepared.morphable)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = _Progress()
-    found = checkpoints(run)
-    if found:
-        state = _resume(found[-1], model, training, network)
-    elif main:
-        Path(run).mkdir(parents=True, exist_ok=True)
-
-    started = state.step
-    step = TrainingStep(model, training, prepared.morphable)
-    device = accelerator.device
-    optimizer = torch.optim.AdamW(
-        model.to(device).parameters(),
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
-    if found:
-        load_optimizer(found[-1], optimizer)
-    step, optimizer = accelerator.prepare(step, optimizer)
-    faces = faces.to(device)
-    batches = _batches(len(faces), training, state.step, accelerator.process_index, accelerator.num_processes)
-
-    def save() -> None:
-        if main:
-            save_checkpoint(
-                run, model, optimizer.optimizer, dataclasses.asdict(state) | {"training": training.to_dict()}
-            )
-
-    bar = progress_bar(
-        total=1000,
-        description="train",
-        disable=not (progress and main),
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}",
-    )
-    step.train()
-    last_save = last = time.monotonic()
-    metrics: dict[str, float] = {}
+    prepared.require_size(network.size)
+    accelerator = start(training.precision)
+    run = Path(run)
+    trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
     try:
-        while not _finished(state, training):
-            rate = _learning_rate(state, training)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with accelerator.autocast():
-                first = accelerator.process_index * training.batch
-                result = step(faces[next(batches)], _seed(training.seed, state.step), _fraction(state, training), first)
-                loss, terms = result.total, result.terms
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the objective became {loss.item()} at step {state.step};"
-                    f" the last checkpoint of {run} is intact: lower the learning rate and go on from it"
-                )
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), training.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-            now = time.monotonic()
-            state.step += 1
-            state.seconds += now - last
-            last = now
-            _smooth(metrics, {"loss": loss.detach(), **terms})
-            bar.n = round(1000 * _fraction(state, training))
-            if state.step % training.log_every == 0 and main:
-                _log(Path(run), {"step": state.step, "seconds": state.seconds, "learning_rate": rate, **metrics})
-                bar.set_postfix_str(
-                    f"step {state.step}, {training.batch * state.step / state.seconds:.0f} faces/s,"
-                    f" loss {metrics['loss']:.3f}, face {metrics.get('face_l1', math.nan):.3f}"
-                )
-            if now - last_save > 60 * training.checkpoint_minutes:
-                save()
-                last_save = now
-    except (KeyboardInterrupt, torch.cuda.OutOfMemoryError):
-        save()
+        return trainer.to_the_end(progress)
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{accelerator.device} has too little memory for {training.batch} faces at once: halve the batch and"
+            f" double the accumulation; {_left(run)}"
+        ) from error
+    except RuntimeError as error:
+        if accelerator.num_processes > 1 and is_lost_process(error):
+            raise RunError(f"another process of this run ended or does not answer; {_left(run)}") from error
         raise
+    except OSError as error:
+        raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
     finally:
-        bar.close()
-    accelerator.wait_for_everyone()
-    if state.step > started:
-        save()
-    return accelerator.unwrap_model(step).network.eval()
+        trainer.close()
 
 
 @dataclasses.dataclass
 class _Progress:
+    """How far a run is.
+
+    Attributes:
+        step: Steps done.
+        faces: Faces drawn by all processes: the place in the stream of faces.
+        seconds: Of training.
+        skipped, skipped_in_a_row: Steps without a finite objective.
+        best, best_step: The best held-out measure and its step.
+        sums: Sum and number of the values of every metric since they were written last.
+        logged_faces, logged_seconds: `faces` and `seconds` then.
+    """
+
     step: int = 0
+    faces: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    logged_faces: int = 0
+    logged_seconds: float = 0.0
 
 
-def _fraction(state: _Progress, training: TrainingConfig) -> float:
-    done = state.step / training.steps if training.steps else state.seconds / (60 * (training.minutes or 1))
-    return min(1.0, done)
+class _Trainer:
+    """A run: everything set up, then one step after the other."""
 
+    def __init__(
+        self,
+        prepared: PreparedSet,
+        run: Path,
+        network: NetworkConfig,
+        training: TrainingConfig,
+        accelerator: Accelerator,
+        shard: bool,
+    ):
+        self.run, self.training, self.accelerator = run, training, accelerator
+        self.main = accelerator.is_main_process
+        self.at_once = training.batch * accelerator.num_processes
+        self.faces = _usable(prepared, self._say)
+        if len(self.faces) < self.at_once:
+            raise InputError(
+                f"{prepared.path} holds {len(self.faces)} faces to train on, fewer than one batch of {self.at_once};"
+                " prepare more photos or set a smaller batch"
+            )
+        verifier = load_verifier(training.verifier) if training.verifier and training.weights.verification else None
+        torch.manual_seed(training.seed)
+        network = fit_to_morphable(network, prepared.morphable)
+        model = NeuroTensorialAutoencoder(network, prepared.morphable)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        source = f"{len(self.faces)} faces of the prepared set `{prepared.path.name}`."
+        model.card = str(model.generate_model_card(training_data=source))
+        adversary = Adversary(network, training) if training.weights.adversarial else None
+        self.progress = _Progress()
+        found = checkpoints(run)[-1:]
+        if found:
+            load_network(found[0], model, training)
+            self._go_on(load_progress(found[0]))
+        elif self.main:
+            run.mkdir(parents=True, exist_ok=True)
+        if agree({"step": self.progress.step}, accelerator)["step"] != self.progress.step:
+            raise InputError(f"the processes see different checkpoints in {run}; put it on a disk that all of them see")
 
-def _finished(state: _Progress, training: TrainingConfig) -> bool:
-    return _fraction(state, training) >= 1.0
+        device = accelerator.device
+        for module in (model, adversary, verifier):
+            if module is not None:
+                module.to(device)
+        step = TrainingStep(model, training, prepared.morphable, adversary, verifier)
+        self.step = share(step, accelerator, shard)
+        optimizer = _optimizer(model, training, training.learning_rate, training.betas, training.weight_decay)
+        other = _optimizer(adversary, training, training.discriminator_rate, _BEGAN_BETAS, 0.0) if adversary else None
+        self.trained = Trained(model, optimizer, adversary, other)
+        if found:
+            load_state(found[0], self.trained)
+        self.faces = self.faces.to(device)
+        self.monitor = Monitor(prepared, run) if self.main and training.sheet_every else None
+        self.logs = Logs(run, self.progress.step) if self.main else None
 
+        self.since = self.saved = time.monotonic()
 
-def _learning_rate(state: _Progress, training: TrainingConfig) -> float:
-    """Linear warm-up, then a cosine from the peak to `final_rate` of it at the end of the run."""
-    warm = min(1.0, (state.step + 1) / training.warmup) if training.warmup else 1.0
-    cosine = 0.5 + 0.5 * math.cos(math.pi * _fraction(state, training))
-    return training.learning_rate * warm * (training.final_rate + (1 - training.final_rate) * cosine)
-
-
-def _seed(seed: int, step: int) -> int:
-    return seed * 1_000_003 + step
-
-
-def _batches(count: int, training: TrainingConfig, start: int, process: int, processes: int) -> Iterator[Tensor]:
-    """Indices of the batch of every step from `start` on; each epoch is a permutation fixed by the seed."""
-    wide = training.batch * processes
-    per_epoch = max(1, count // wide)
-    step = start
-    order, order_epoch = torch.empty(0), -1
-    while True:
-        epoch, position = divmod(step, per_epoch)
-        if epoch != order_epoch:
-            generator = torch.Generator().manual_seed(_seed(training.seed, epoch))
-            order, order_epoch = torch.randperm(count, generator=generator), epoch
-        first = position * wide + process * training.batch
-        yield order[first : first + training.batch]
-        step += 1
-
-
-def _fixed(training: TrainingConfig) -> TrainingConfig:
-    """The settings without those that a resumed run may change."""
-    default = TrainingConfig()
-    free = {name: getattr(default, name) for name in ("steps", "minutes", "checkpoint_minutes", "log_every")}
-    return dataclasses.replace(training, **free)
-
-
-def _resume(
-    path: Path, model: NeuroTensorialAutoencoder, training: TrainingConfig, network: NetworkConfig
-) -> _Progress:
-    progress = load_progress(path)
-    before = TrainingConfig.from_dict(progress["training"])
-    loaded = NeuroTensorialAutoencoder.from_pretrained(path)
-    if _fixed(before) != _fixed(training) or loaded.config != network:
-        raise InputError(
-            f"{path.parent} was trained with other settings;"
-            " resume it with the same preset, or choose another directory"
+    def to_the_end(self, show: bool) -> NeuroTensorialAutoencoder:
+        """Train until the run is finished, or until somebody asks it to stop."""
+        progress, training = self.progress, self.training
+        started = progress.step
+        bar = progress_bar(
+            total=1000,
+            description="train",
+            disable=not (show and self.main),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}",
         )
-    model.load_state_dict(loaded.state_dict())
-    return _Progress(progress["step"], progress["seconds"])
+        self.step.train()
+        self.since = self.saved = time.monotonic()
+        with bar, StopRequest() as stop:
+            while _fraction(progress, training) < 1:
+                common = self._advance(float(stop.wanted))
+                bar.n = round(1000 * _fraction(progress, training))
+                if progress.step % training.log_every == 0:
+                    bar.set_postfix_str(self._log())
+                if training.sheet_every and progress.step % training.sheet_every == 0:
+                    self._look()
+                if common["stop"]:
+                    self._save()
+                    raise KeyboardInterrupt
+                if common["unsaved"] > 60 * training.checkpoint_minutes:
+                    self._save()
+        if progress.step > started:
+            if training.sheet_every and progress.step % training.sheet_every:
+                self._look()
+            self._save()
+        network = plain_network(self.trained.network, wanted=True)
+        assert network is not None
+        return network.eval()
+
+    def close(self) -> None:
+        """Let go of open files."""
+        if self.logs:
+            self.logs.close()
+
+    def _advance(self, stop: float) -> dict[str, float]:
+        """One step; returns the numbers that all processes agreed on."""
+        progress, training, trained = self.progress, self.training, self.trained
+        parameters = list(trained.network.parameters())
+        done = _fraction(progress, training)
+        adversary = trained.adversary if done >= training.adversarial_start else None
+        sums: dict[str, Tensor] = {}
+        for number in range(training.accumulation):
+            values = self._backward(number, done, adversary)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value.detach() / training.accumulation
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(trained.optimizer)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        if adversary is not None:
+            average_gradients(adversary)
+
+        now = time.monotonic()
+        clock = {"seconds": now - self.since, "unsaved": now - self.saved, "stop": stop}
+        self.since = now
+        common = agree({**sums, "gradient": norm, **clock}, self.accelerator)
+        progress.seconds += common.pop("seconds")
+        finite = all(math.isfinite(value) for value in common.values())
+        if finite or scaler is not None:  # which looks for itself, and lowers its scale
+            torch.nn.utils.clip_grads_with_norm_(parameters, training.gradient_clip, norm)
+            _set_rate(trained.optimizer, training.learning_rate * _warmth(progress, training) * _fall(done, training))
+            _step(trained.optimizer, scaler)
+        if finite and adversary is not None and trained.adversary_optimizer is not None:
+            _set_rate(trained.adversary_optimizer, training.discriminator_rate * _fall(done, training))
+            trained.adversary_optimizer.step()
+            adversary.update()
+            common["convergence"] = adversary.convergence
+        for module in (trained.network, trained.adversary):
+            if module is not None:
+                module.zero_grad(set_to_none=True)
+        progress.step += 1
+        self._count(common, finite)
+        return common
+
+    def _backward(self, number: int, done: float, adversary: Adversary | None) -> dict[str, Tensor]:
+        """Add the gradients of one batch of the step's `accumulation`; returns the objective and its terms."""
+        training, accelerator, progress = self.training, self.accelerator, self.progress
+        first = accelerator.process_index * training.batch
+        rows = stream(len(self.faces), training.seed, progress.faces + first, training.batch)
+        progress.faces += self.at_once
+        seed = _seed(training.seed, progress.step * training.accumulation + number)
+        torch.manual_seed(seed)  # for whatever draws without a generator
+        with gradients_synchronised(self.step, last=number == training.accumulation - 1):
+            with accelerator.autocast():
+                result = self.step(self.faces[rows.to(accelerator.device)], seed, done, first)
+            loss = result.total / training.accumulation
+            (loss if accelerator.scaler is None else accelerator.scaler.scale(loss)).backward()
+        values = {"objective": result.total, **result.terms}
+        if adversary is not None:
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+                loss = adversary.loss(result.real, result.fake.detach())
+            (loss / training.accumulation).backward()
+            values["discriminator"] = loss
+        return values
+
+    def _count(self, common: dict[str, float], finite: bool) -> None:
+        """Add a step's numbers to the metrics, or count it among the skipped."""
+        progress = self.progress
+        if finite:
+            progress.skipped_in_a_row = 0
+            for name, value in common.items():
+                if name not in ("stop", "unsaved"):
+                    sums = progress.sums.setdefault(name, [0.0, 0])
+                    sums[0] += value
+                    sums[1] += 1
+            return
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        wrong = ", ".join(name for name, value in common.items() if not math.isfinite(value))
+        self._say(f"step {progress.step} was skipped: not finite: {wrong}")
+        if progress.skipped_in_a_row == SKIPPED_IN_A_ROW:
+            raise RunError(
+                f"{SKIPPED_IN_A_ROW} steps in a row had no finite objective or gradient ({wrong});"
+                f" lower the learning rate, or look at the faces of the set; {_left(self.run)}"
+            )
+
+    def _log(self) -> str:
+        """Write the metrics since the last time; returns a line for the progress bar."""
+        progress, training, adversary = self.progress, self.training, self.trained.adversary
+        means = {name: total / count for name, (total, count) in progress.sums.items()}
+        progress.sums = {}
+        speed = (progress.faces - progress.logged_faces) / max(1e-9, progress.seconds - progress.logged_seconds)
+        progress.logged_faces, progress.logged_seconds = progress.faces, progress.seconds
+        rate = training.learning_rate * _warmth(progress, training) * _fall(_fraction(progress, training), training)
+        values = {
+            "seconds": progress.seconds,
+            "faces_per_second": speed,
+            "learning_rate": rate,
+            "skipped": progress.skipped,
+            **means,
+        }
+        if adversary is not None:
+            values["k_t"] = float(adversary.k)
+        if self.logs:
+            self.logs.write(progress.step, values)
+        return (
+            f"step {progress.step}, {speed:.0f} faces/s, objective {means.get('objective', math.nan):.3f},"
+            f" face {means.get('face_l1', math.nan):.3f}"
+        )
+
+    def _look(self) -> None:
+        """Draw a sheet and measure held-out faces; the best network so far is saved."""
+        progress = self.progress
+        network = plain_network(self.trained.network, wanted=self.main)
+        better = False
+        if self.monitor and self.logs and network is not None:
+            values = self.monitor(network, progress.step)
+            self.logs.write(progress.step, values, "held_out")
+            self.logs.picture(progress.step, self.run / "sheets" / f"step-{progress.step:08d}.png")
+            better = values[BEST] > (-math.inf if progress.best is None else progress.best)
+            if better:
+                progress.best, progress.best_step = values[BEST], progress.step
+        if agree({"better": float(better)}, self.accelerator)["better"]:
+            self._save()
+
+    def _save(self) -> None:
+        scaler, training = self.accelerator.scaler, self.training
+        values = {
+            **dataclasses.asdict(self.progress),
+            "training": training.to_dict(),
+            "global_batch": self._global_batch(),
+            "set": len(self.faces),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+        best = self.progress.best_step
+        save_checkpoint(self.run, self.trained, values, write=self.main, keep=training.keep, best=best)
+        self.saved = time.monotonic()
+
+    def _go_on(self, values: dict[str, Any]) -> None:
+        """Take up the progress of a checkpoint."""
+        names = {field.name for field in dataclasses.fields(_Progress)}
+        self.progress = _Progress(**{name: value for name, value in values.items() if name in names})
+        if values.get("scaler") and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+        before, now = (values["set"], values["global_batch"]), (len(self.faces), self._global_batch())
+        if before != now:
+            self._say(
+                f"{self.run} was trained on {before[0]} faces, {before[1]} a step;"
+                f" it goes on with {now[0]} faces, {now[1]} a step"
+            )
+
+    def _global_batch(self) -> int:
+        return self.at_once * self.training.accumulation
+
+    def _say(self, line: str) -> None:
+        if self.main:
+            print(f"facemodels: {line}", file=sys.stderr, flush=True)
 
 
-def _smooth(metrics: dict[str, float], values: dict[str, Tensor]) -> None:
-    for name, value in values.items():
-        number = float(value.detach())
-        metrics[name] = _SMOOTHING * metrics.get(name, number) + (1 - _SMOOTHING) * number
+def stream(count: int, seed: int, first: int, length: int) -> Tensor:
+    """Faces `first`, `first + 1`, ... of the endless stream of all faces, each epoch in an order fixed by the seed."""
+    rows = []
+    while length > 0:
+        epoch, place = divmod(first, count)
+        taken = _order(count, seed, epoch)[place : place + length]
+        rows.append(taken)
+        first, length = first + len(taken), length - len(taken)
+    return torch.cat(rows)
 
 
-def _log(run: Path, values: dict[str, float]) -> None:
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({name: round(value, 6) for name, value in values.items()}) + "\n")
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_seed(seed, epoch)))
+
+
+def _seed(seed: int, number: int) -> int:
+    return seed * 1_000_003 + number
+
+
+def _fraction(progress: _Progress, training: TrainingConfig) -> float:
+    """How much of the run is done, from 0 to 1."""
+    if training.steps:
+        return min(1.0, progress.step / training.steps)
+    return min(1.0, progress.seconds / (60 * (training.minutes or 1)))
+
+
+def _warmth(progress: _Progress, training: TrainingConfig) -> float:
+    """The linear warm-up's factor of the learning rate."""
+    return min(1.0, (progress.step + 1) / training.warmup) if training.warmup else 1.0
+
+
+def _fall(done: float, training: TrainingConfig) -> float:
+    """The cosine's factor of the learning rate: from 1 to `final_rate` at the end of the run."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * done)
+    return training.final_rate + (1 - training.final_rate) * cosine
+
+
+def _optimizer(
+    module: nn.Module, training: TrainingConfig, rate: float, betas: tuple[float, float], decay: float
+) -> torch.optim.Optimizer:
+    if training.optimizer == "rmsprop":
+        return torch.optim.RMSprop(module.parameters(), lr=rate, alpha=0.9, eps=1e-8)
+    return torch.optim.AdamW(module.parameters(), lr=rate, betas=betas, weight_decay=decay, fused=True)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> None:
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:
+    """The faces to train on, without black pictures and without numbers that are none."""
+    faces = prepared.faces("train")
+    usable = faces.image.flatten(1).any(1)
+    for value in vars(faces).values():
+        if value.is_floating_point():
+            usable &= value.isfinite().all(1)
+    left_out = len(faces) - int(usable.sum())
+    if not left_out:
+        return faces
+    say(f"{left_out} of {len(faces)} faces are left out: their picture is black or their numbers are not finite")
+    return faces[usable]
+
+
+def _left(run: Path) -> str:
+    """Which checkpoint there is to go on from, for messages."""
+    found = checkpoints(run)
+    if not found:
+        return "it had not come to a checkpoint; start it again"
+    return f"the last checkpoint, {found[-1]}, is intact: the same command goes on from there"

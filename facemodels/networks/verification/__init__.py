@@ -6,6 +6,7 @@ Train against one and judge with another: a score must not be the loss it was tr
 """
 
 from facemodels.networks.verification.dlib import load_dlib as load_dlib
+from facemodels.networks.verification.named import load_verifier as load_verifier
 from facemodels.networks.verification.sface import load_sface as load_sface
 from facemodels.networks.verification.small import load_small as load_small
 from facemodels.networks.verification.small import save_small as save_small
