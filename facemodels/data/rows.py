@@ -115,14 +115,15 @@ class Learned:
                 yield {"name": name, "split": split, **{key: values[place] for key, values in columns.items()}}
 
     def _partners(self, splits: Sequence[str], generator: torch.Generator) -> Poses:
-        rotation, names = torch.empty(len(splits), 3, 3), [""] * len(splits)
+        rotation = torch.empty(len(splits), 3, 3)
+        names = [""] * len(splits)
         for split, poses in self.poses.items():
             rows = [row for row, value in enumerate(splits) if value == split]
             if rows:
                 drawn = draw_partners(matrix_to_euler(poses.rotation)[0], len(rows), generator)
                 rotation[rows] = poses.rotation[drawn]
-                for row, number in zip(rows, drawn.tolist(), strict=True):
-                    names[row] = poses.names[number]
+                for row, number in zip(rows, drawn, strict=True):
+                    names[row] = poses.names[int(number)]
         return Poses(rotation, names)
 
     def _columns(self, batch: Batch, partners: Poses) -> dict[str, Any]:
