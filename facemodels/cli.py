@@ -338,8 +338,9 @@ def evaluate(
     """Measure a network on the held-out split, beside what one trained on photos should reach."""
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.report import evaluate as evaluate_network
+    from facemodels.networks.verification import load_verifier
 
-    judge = None if verifier is None else _verifier(verifier)
+    judge = None if verifier is None else load_verifier(verifier)
     report = evaluate_network(
         _load(model), PreparedSet(prepared), labels=labels, label=label, verifier=judge, limit=limit
     )
@@ -347,31 +348,6 @@ def evaluate(
         print(line)
     if out:
         out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-
-
-def _verifier(name: str):
-    from facemodels.networks.verification import load_dlib, load_sface, load_small
-
-    known = {"sface": load_sface, "dlib": load_dlib}
-    return known[name]() if name in known else load_small(name)
-
-
-@app.command()
-def export(
-    model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
-    out: Annotated[Path, typer.Argument(help="Directory to write to.")],
-    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
-    pt2: Annotated[
-        bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
-    ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
-) -> None:
-    """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
-    from facemodels.export import export as export_network
-
-    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx)
-    for line in exported.lines():
-        print(line)
 
 
 def _load(model: Path | None):

@@ -18,7 +18,7 @@ from facemodels.evaluation.gates import gates
 from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 from facemodels.evaluation.pose_swaps import cycle, in_other_pose, pose_shares
-from facemodels.evaluation.swaps import PixelJudge, SwapRates, swap_rates
+from facemodels.evaluation.swaps import PixelJudge, swap_rates
 from facemodels.networks.verification import Verifier
 
 _SWAPPED = 300  # faces whose codes are exchanged one by one
@@ -142,6 +142,7 @@ def evaluate(
     *,
     verifier: Verifier | None = None,
     limit: int | None = None,
+    judge: PixelJudge | None = None,
 ) -> Report:
     """Measure a network on the held-out split of a prepared set.
 
@@ -156,6 +157,7 @@ def evaluate(
         label: A label of expression.
         verifier: Judges whether edits keep the person; not one that the network was trained with.
         limit: Measure at most so many faces, evenly spread over the split.
+        judge: `teach_judge` of the same set and labels, if it is at hand.
 
     Raises:
         InputError: The split is empty, or the labels do not fit the set.
@@ -183,7 +185,8 @@ def evaluate(
         measures |= identity_kept(model, faces, codings, verifier, [] if persons is None else persons.tolist())
     pairs = 0
     if shown is not None and table.train is not None and all(_both(some) for some in (shown, table.train)):
-        swaps = _swaps(model, prepared, faces, codings, shown, table.train)
+        judge = judge or teach_judge(prepared, table)
+        swaps = swap_rates(model, faces.pictures(), codings, shown, judge)
         pairs = swaps.pairs
         measures |= {
             "expression_follows": swaps.expression,
@@ -264,6 +267,14 @@ class Labels:
         return cls(label, train, test, persons)
 
 
+def teach_judge(prepared: PreparedSet, labels: Labels) -> PixelJudge:
+    """A judge of swaps that has seen the label of at most 4000 faces of the split "train"."""
+    assert labels.train is not None
+    rows = prepared.split("train")
+    chosen = _spread(len(rows), _TAUGHT)
+    return PixelJudge(faces_from_rows(rows.select(chosen)).pictures(), labels.train[chosen])
+
+
 def read_labels(path: Path, label: str) -> dict[str, dict[str, str]]:
     """The rows of a CSV by its column `file`; it has a column `label`, too.
 
@@ -318,20 +329,6 @@ def _partner_poses(
         images = torch.from_numpy(photos).movedim(3, 1).contiguous().to(faces.image.device).float() / 255
         pose[known[part]] = model.encode(images).pose
     return pose
-
-
-def _swaps(
-    model: NeuroTensorialAutoencoder,
-    prepared: PreparedSet,
-    faces: Faces,
-    codings: Codings,
-    shown: np.ndarray,
-    taught: np.ndarray,
-) -> SwapRates:
-    rows = prepared.split("train")
-    chosen = _spread(len(rows), _TAUGHT)
-    judge = PixelJudge(faces_from_rows(rows.select(chosen)).pictures(), taught[chosen])
-    return swap_rates(model, faces.pictures(), codings, shown, judge)
 
 
 def _line(title: str, text: str) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from facemodels.autoencoder import Face
+from facemodels.config import NetworkConfig
 from facemodels.evaluation import Codings, encode_all
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 
@@ -51,6 +52,8 @@ class _Judge:
 
 class _Painter:
     """A network whose colour is one of its codes."""
+
+    config = NetworkConfig()
 
     def __init__(self, factor):
         self.factor = factor
