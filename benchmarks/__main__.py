@@ -7,6 +7,7 @@
     python -m benchmarks plot                      draws the pictures
     python -m benchmarks targets                   what is reached of what we set out to reach
     python -m benchmarks thresholds                from which size on the analytic backward pass is worth its Python
+    python -m benchmarks step                      another kind: a training step of the whole network
     python -m benchmarks faces --help              another kind: speed and accuracy of the face pipeline
 
 torch and the cases are imported only after the number of threads is known.
@@ -97,6 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import faces
 
         return faces.main(arguments[1:])
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments[:1] == ["step"]:
+        from benchmarks import step
+
+        return step.main(arguments[1:])
     if arguments[:1] == ["thresholds"]:
         from benchmarks import thresholds
 
@@ -104,7 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for name in THREAD_SETTINGS:
         os.environ[name] = str(options.threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of workers in processes that end at once
     try:
         COMMANDS.get(options.names[0], measure_cases)(options)

@@ -9,6 +9,7 @@ import tensorly
 from benchmarks import sizes
 from benchmarks.case import Case
 from benchmarks.workloads import (
+    adamw_step,
     cp_loss,
     frozen_core,
     khatri_rao,
@@ -19,7 +20,7 @@ from benchmarks.workloads import (
     small,
 )
 
-FAMILIES = (projection, shared_inputs, khatri_rao, mode_products, mttkrp, cp_loss, frozen_core, small)
+FAMILIES = (projection, shared_inputs, khatri_rao, mode_products, mttkrp, cp_loss, frozen_core, adamw_step, small)
 WORKLOADS = {
     "W1": "Texture stream: loss and all gradients",
     "W2": "Shape stream: loss and all gradients",
@@ -29,6 +30,7 @@ WORKLOADS = {
     "W6": "MTTKRP and the CP loss",
     "W7": "Video: one person, one light, many expressions",
     "W8": "Core frozen: gradients of the latents only",
+    "W9": "A step of AdamW, with the core's gradient in factors or dense",
     "small": "Small problems",
 }
 

@@ -5,6 +5,7 @@ default of every function that has an element order; `order="F"` is Kolda and Ba
 """
 
 from multilinear import nn as nn
+from multilinear import optim as optim
 from multilinear.autograd._dispatch import use as use
 from multilinear.contractions import mode_dot as mode_dot
 from multilinear.contractions import mttkrp as mttkrp

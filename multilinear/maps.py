@@ -8,6 +8,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from multilinear import _checks
+from multilinear.autograd import factored_gradient as _factored
 from multilinear.autograd import mode_dot as _mode_dot
 from multilinear.autograd import multilinear_loss as _multilinear_loss
 from multilinear.autograd import multilinear_map as _multilinear_map
@@ -52,6 +53,8 @@ def multilinear_map(
         The paper's eq. 1-5; its gradients are eq. 16-23.
     """
     _check_map("multilinear_map", core, inputs)
+    if _factored.applies(core, inputs):
+        return _factored.tap(_map(core.detach(), inputs), core, inputs)
     return _map(core, inputs)
 
 
@@ -107,6 +110,8 @@ def multilinear_loss(
             f"multilinear_loss: target must have the shape of the map, {expected}, got {tuple(target.shape)}; "
             f"the batch comes first"
         )
+    if _factored.applies(core, [target, *inputs]):
+        target, core = _factored.tap_target(target, core, inputs), core.detach()
     core, rows = _one_batch(*promote_for_product([core, *inputs]))
     samples = target.shape[:-1].numel()
     if reduction != "none" and _multilinear_loss.is_supported(target, core, rows):

@@ -16,7 +16,6 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import FIVE_POINTS, SIZE
 from facemodels.data.dataset import Faces
-from facemodels.data.rows import CLOSE
 from facemodels.evaluation.exchange import paint
 from facemodels.evaluation.measures import Codings, overlap
 from facemodels.fitting.carry import carry, mirrored_vertices
@@ -32,6 +31,7 @@ _BATCH = 20
 _MATCHES = 0.9  # intersection over union from which on a camera counts as found
 _FIVE = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 _FINE, _COARSE = 3, 11  # pixels of 64: finer and coarser things than these do not tell the pose
+_CLOSED = 7  # pixels of 64: eyes and mouth, which models do not have
 _RIM = 2  # pixels at the rim of what is known that are left out
 _KNOWN = 0.15  # weight of a carried pixel from which on it is compared, so that mirrored ones are
 
@@ -162,11 +162,12 @@ def _carried(
             faces.pictures(),
             own,
             _render(vertices, morphable, there, size),
-            camera.rotation @ rotation.T,
+            camera.rotation,
+            there.rotation,
             faces.light,
             morphable.triangles,
             mirrored,
-            reach=CLOSE // 2,
+            reach=_closed(size) // 2,
         )
         images.append(image)
         known.append((weight > _KNOWN).float())
@@ -239,7 +240,12 @@ def aligned(
 
 def _render(vertices: Tensor, morphable: MorphableModel, camera: Camera, size: int):
     shape = vertices, morphable.triangles, morphable.face
-    return render_surface(*shape, camera.rotation, camera.scale, camera.shift, size, close=CLOSE)
+    return render_surface(*shape, camera.rotation, camera.scale, camera.shift, size, close=_closed(size))
+
+
+def _closed(size: int) -> int:
+    """Width of the holes that are closed, as it was when the set was prepared."""
+    return _CLOSED * size // SIZE | 1
 
 
 def _masks(vertices: Tensor, morphable: MorphableModel, camera: Camera, size: int) -> Float[Tensor, "n 1 h w"]:

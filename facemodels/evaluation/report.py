@@ -13,6 +13,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.errors import InputError
+from facemodels.evaluation.appearance import turn_of_appearance
 from facemodels.evaluation.gates import gates
 from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction
 from facemodels.evaluation.persons import identity_kept, person_in_codes
@@ -159,8 +160,6 @@ def evaluate(
     Raises:
         InputError: The split is empty, or the labels do not fit the set.
     """
-    from facemodels.evaluation.appearance import turn_of_appearance
-
     rows = prepared.split("test")
     if len(rows) == 0:
         raise InputError(f"{prepared.path} holds no faces of the split 'test'; prepare it from more photos")

@@ -16,7 +16,6 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.evaluation.exchange import composite, exchanged, paint
 from facemodels.evaluation.measures import Codings
 
-
 _SIDE = 32  # pixels of the pictures that the judge sees
 
 

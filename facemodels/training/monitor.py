@@ -18,7 +18,7 @@ BEST = "psnr_face"
 """The measure that says which checkpoint is best, higher being better: what the face stream paints, against photos it
 has not seen. The whole picture's PSNR would favour a network that paints the face past its codes."""
 
-_SHOWN = 8  # faces of the sheet
+_SHOWN = 6  # faces of the sheet
 _EXCHANGED = 16  # faces whose codes are exchanged
 
 

@@ -166,3 +166,38 @@ class TestCarry:
         expected = albedo * shade(turned.normals, lamp)
         assert (expected - photo).abs()[seen.expand_as(photo)].mean() > 0.05  # the light does change
         assert_close(image[seen.expand_as(image)], expected[seen.expand_as(image)], atol=2e-3, rtol=0)
+
+    def test_a_grazing_surface_is_not_read(self):
+        """Seen at 80 degrees a plane is a line of pixels, from which no picture of it can be made."""
+        plane = 60 * torch.tensor([[[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]])
+        triangles, face = torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.ones(2, dtype=torch.bool)
+        camera = torch.full((1,), 0.3), torch.tensor([[32.0, 32.0]])
+        for degrees, expected in ((80.0, 0.0), (75.0, 1.0)):
+            start = euler_to_matrix(torch.tensor([math.radians(degrees)]), torch.zeros(1), torch.zeros(1))
+            end = torch.eye(3)[None]
+            own, turned = (render_surface(plane, triangles, face, rotation, *camera) for rotation in (start, end))
+            photo = own.mask.expand(-1, 3, -1, -1)
+            _, weight = carry(photo, own, turned, start, end, even_light(1), triangles, torch.arange(4))
+            assert weight[0, 0, 32, 32] == expected
+
+    def test_holes_are_carried_by_what_is_around(self):
+        """A plane with a hole, as models have them at the eyes, shows in it what a whole plane shows."""
+        steps = torch.tensor([-60.0, -8.0, 8.0, 60.0])
+        y, x = torch.meshgrid(steps, steps, indexing="ij")
+        plane = torch.stack([x, y, torch.zeros_like(x)], dim=2).view(1, 16, 3)
+        cells = [4 * row + column for row in range(3) for column in range(3)]
+        triangles = torch.tensor([[(c, c + 1, c + 5), (c, c + 5, c + 4)] for c in cells]).view(18, 3)
+        holed = torch.cat([triangles[:8], triangles[10:]])
+        start, end = (euler_to_matrix(torch.tensor([yaw]), torch.zeros(1), torch.zeros(1)) for yaw in (0.0, 0.5))
+        camera = torch.full((1,), 0.3), torch.tensor([[32.0, 32.0]])
+        photo = torch.linspace(0.2, 0.8, 64).expand(1, 3, 64, 64)
+        carried = []
+        for mesh in (triangles, holed):
+            face = torch.ones(len(mesh), dtype=torch.bool)
+            own, turned = (render_surface(plane, mesh, face, rotation, *camera, close=7) for rotation in (start, end))
+            carried.append(carry(photo, own, turned, start, end, even_light(1), mesh, torch.arange(16), reach=3))
+        assert (turned.mask > turned.meshed).sum() > 10
+        (image, weight), (filled, filled_weight) = carried
+        hole = (turned.mask > turned.meshed)[0, 0]
+        assert_close(filled_weight, weight)
+        assert_close(filled[0, :, hole], image[0, :, hole], atol=5e-3, rtol=0)

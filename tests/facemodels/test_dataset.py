@@ -29,6 +29,8 @@ def test_round_trip(prepared):
         assert (face.image.permute(1, 2, 0).numpy() == row["image"]).all()
         assert (face.normals.permute(1, 2, 0).numpy() == row["normals"]).all()
         assert (face.mask[0].numpy() == row["mask"]).all()
+        assert (face.turned_image.permute(1, 2, 0).numpy() == row["turned_image"]).all()
+        assert (face.turned_weight[0].numpy() == row["turned_weight"]).all()
         assert np.allclose(face.identity, row["identity"]) and np.allclose(face.rotation, row["rotation"])
         assert bool(face.frontal) == row["frontal"]
 
@@ -73,6 +75,16 @@ def test_refusals(tmp_path, prepared, morphable):
     (tmp_path / "preparation.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read as a prepared set"):
         PreparedSet(tmp_path)
+
+
+def test_a_set_of_an_older_format_is_refused(tmp_path, morphable):
+    new = ("turned_image", "turned_weight", "turned_partner")
+    rows = ({name: value for name, value in row.items() if name not in new} for row in make_rows(2))
+    with pytest.raises(
+        InputError,
+        match="lacks the columns turned_image, turned_weight, turned_partner; prepare it again with this version",
+    ):
+        write_prepared(tmp_path / "set", rows, morphable, {})
 
 
 def test_missing_column_and_empty_split(tmp_path, morphable):

@@ -1,15 +1,21 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from tiny import make_rows
 from torch.testing import assert_close
 
+from facemodels.autoencoder import Face
+from facemodels.codes import FACTORS, Codes
+from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError
-from facemodels.evaluation import encode_all, measure, swap_rates
-from facemodels.evaluation.measures import angle_between, nearest_rotation, normals_error, psnr
-from facemodels.evaluation.report import evaluate, labels_of, read_labels
+from facemodels.evaluation import Codings, encode_all, measure, swap_rates
+from facemodels.evaluation.measures import angle_between, nearest_rotation, normals_error, overlap, psnr
+from facemodels.evaluation.report import LINES, Labels, Report, evaluate, labels_of, reaches, read_labels
 from facemodels.evaluation.swaps import PixelJudge
+from facemodels.networks import Context
 from facemodels.rendering import euler_to_matrix
 
 
@@ -70,16 +76,24 @@ def test_measures_of_perfect_codings(model, prepared):
     assert measures["psnr"] > 90 and measures["psnr_face"] > 90
     assert measures["pose_degrees"] < 0.1 and measures["normals_degrees"] < 0.1
     assert measures["mask_iou"] == 1 and measures["leak"] == pytest.approx(0, abs=1e-6)
+    assert measures["background_knows_face"] < 0.5
 
 
-def test_leak_counts_what_the_background_paints(model, prepared):
+def test_overlap_of_known_masks():
+    whole, half, none = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    half[..., :2] = 0.9
+    assert overlap(whole, half).item() == 0.5 and overlap(whole, none).item() == 0
+    assert overlap(half, half).item() == 1 and overlap(none, none).item() == 1
+
+
+def test_codings_are_what_decoding_gives(model, prepared):
     faces = prepared.faces("test")
     codings = encode_all(model, faces)
-    photo = faces.pictures()
-    all_background = dataclasses.replace(
-        codings, image=photo, background=photo, mask=torch.zeros_like(codings.mask), face=torch.zeros_like(photo)
-    )
-    assert measure(model, faces, all_background)["leak"] == pytest.approx(1, abs=1e-5)
+    with torch.no_grad():
+        decoded = model.decode(model.encode(faces.pictures()))
+    for name in ("image", "face", "normals", "mask", "background"):
+        assert_close(getattr(codings, name), getattr(decoded, name), atol=1e-6, rtol=0)
+    assert len(codings[2:5]) == 3 and torch.equal(codings[2:5].codes.pose, codings.codes.pose[2:5])
 
 
 @pytest.fixture
@@ -92,54 +106,133 @@ def smiles():
 
 
 class _Swapper:
-    """A network whose expression code is the picture's lower half, and which puts it where it belongs."""
+    """A network whose expression code is the picture's lower half, and which puts it where it belongs, or does not."""
 
-    def __init__(self, model, obeys):
-        self.model, self.obeys = model, obeys
+    def __init__(self, obeys):
+        self.obeys = obeys
 
-    def encode(self, images):
-        codes = self.model.encode(images)
-        mouth = images[:, :, 32:].flatten(1)
-        rest = images[:, :, :32].flatten(1)
-        return dataclasses.replace(codes, expression=mouth, identity=rest, background=mouth)
+    def codings(self, model, images):
+        nothing = Context((), ())
+        codes = {name: getattr(model.encode(images), name) for name in FACTORS}
+        codes |= {"expression": images[:, :, 32:].flatten(1), "identity": images.flatten(1)}
+        codings = Codes(**codes, context=nothing, background_context=nothing)
+        mask = torch.ones(len(images), 1, 64, 64)
+        return Codings(codings, images, images, torch.zeros_like(images), mask, images)
 
-    def decode(self, codes):
-        mouth = codes.expression if self.obeys else codes.background
-        image = torch.cat([codes.identity.unflatten(1, (3, 32, 64)), mouth.unflatten(1, (3, 32, 64))], 2)
-        return dataclasses.make_dataclass("Parts", ["image"])(image)
+    def paint(self, pose, expression, identity, light):
+        image = identity.unflatten(1, (3, 64, 64)).clone()
+        if self.obeys:
+            image[:, :, 32:] = expression.unflatten(1, (3, 32, 64))
+        return Face(image, image, image, image[:, :1], None)
 
 
+@torch.no_grad()
 def test_swap_rates_tell_obedient_networks_from_others(model, smiles):
     images, labels = smiles
     judge = PixelJudge(images[:40], labels[:40])
-    good = swap_rates(_Swapper(model, True), images[40:], labels[40:], judge)
-    bad = swap_rates(_Swapper(model, False), images[40:], labels[40:], judge)
+    good, bad = (
+        swap_rates(network, images[40:], network.codings(model, images[40:]), labels[40:], judge)
+        for network in (_Swapper(True), _Swapper(False))
+    )
     assert good.photos == 1 and good.reconstruction == 1
     assert (good.expression, good.identity) == (1.0, 0.0)
-    assert (bad.expression, bad.identity) == (0.0, 0.0)
+    assert (bad.expression, bad.identity) == (0.0, 1.0)
     assert good.pairs == bad.pairs > 0
 
 
+@torch.no_grad()
 def test_swap_rates_need_both_labels(model, smiles):
     images, labels = smiles
     judge = PixelJudge(images, labels)
     with pytest.raises(ValueError, match="all labels are equal"):
-        swap_rates(model, images[:4], np.ones(4, bool), judge)
+        swap_rates(model, images[:4], _Swapper(True).codings(model, images[:4]), np.ones(4, bool), judge)
+
+
+@pytest.fixture
+def table(prepared, tmp_path):
+    """Smiles and persons of every face of the set."""
+    path = tmp_path / "labels.csv"
+    lines = [f"{name},{number % 2},{number // 3}" for number, name in enumerate(prepared.table["name"])]
+    path.write_text("\n".join(["file,Smiling,identity", *lines]))
+    return path
+
+
+class TestReport:
+    def test_with_labels(self, model, prepared, table):
+        report = evaluate(model, prepared, table)
+        assert report.faces == 8 and report.pairs > 0 and report.label == "Smiling"
+        assert {"expression_follows", "identity_follows", "person_auc", "leak"} < set(report.measures)
+        text = "\n".join(report.lines())
+        assert "of different Smiling" in text and "PSNR of the picture" in text and ">= 23.5  missed" in text
+
+    def test_without(self, model, prepared):
+        report = evaluate(model, prepared)
+        assert report.label is None and report.pairs == 0
+        assert not {"expression_follows", "person_auc", "kept_by_pose"} & set(report.measures)
+        assert report.by_code == 0 and "0%, the others are the fit's rotations" in report.lines()[1]
+        assert len(report.lines()) == 2 + len(report.measures)
+
+    def test_measures_are_named_and_in_order(self, model, prepared, table):
+        measures = evaluate(model, prepared, table).measures
+        assert list(measures) == [name for name in LINES if name in measures]
+        assert all(isinstance(value, float) and np.isfinite(value) for value in measures.values())
+
+    def test_is_the_same_twice_and_survives_json(self, model, prepared, table):
+        report = evaluate(model, prepared, table)
+        assert evaluate(model, prepared, table) == report
+        assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+    def test_other_poses_come_from_the_photos_that_have_them(self, model, morphable, tmp_path):
+        rows = [{**row, "turned_partner": f"{4 + number % 3:06d}.jpg"} for number, row in enumerate(make_rows(8))]
+        rows = [{**row, "split": "test" if number > 3 else "train"} for number, row in enumerate(rows)]
+        prepared = write_prepared(tmp_path / "set", rows, morphable, {"source": "made for tests"})
+        faces = prepared.faces("test")
+        codings = encode_all(model, faces)
+        poses = codings.codes.pose[[1, 2, 0, 1]]  # faces 4 to 7 have the partners 5, 6, 4, 5
+        expected = measure(model, faces, codings, poses)["turned_normals_degrees"]
+        report = evaluate(model, prepared)
+        assert report.by_code == 1 and report.measures["turned_normals_degrees"] == pytest.approx(expected)
+        assert expected != measure(model, faces, codings)["turned_normals_degrees"]
+
+    def test_of_some_of_the_faces(self, model, prepared, table):
+        report = evaluate(model, prepared, table, limit=5)
+        assert report.faces == 5
+        held_out = prepared.faces("test")
+        some = encode_all(model, held_out[torch.tensor([0, 2, 4, 5, 7])])
+        expected = psnr(some.image, held_out.pictures()[[0, 2, 4, 5, 7]]).mean()
+        assert report.measures["psnr"] == pytest.approx(float(expected))
+
+    def test_targets(self):
+        assert reaches(23.5, ">= 23.5") and not reaches(23.4, ">= 23.5") and reaches(0.04, "<= 0.04")
+        assert all(not line.target or line.target[:3] in ("<= ", ">= ") for line in LINES.values())
+
+    def test_a_set_without_held_out_faces(self, model, morphable, tmp_path):
+        everything = write_prepared(tmp_path / "set", make_rows(3), morphable, {"source": "made for tests"})
+        with pytest.raises(InputError, match="holds no faces of the split 'test'"):
+            evaluate(model, everything)
 
 
 class TestLabels:
-    def test_report_with_labels(self, model, prepared, tmp_path):
-        path = tmp_path / "labels.csv"
-        lines = [f"{name},{number % 2}" for number, name in enumerate(prepared.table["name"])]
-        path.write_text("\n".join(["file,Smiling", *lines]))
-        report = evaluate(model, prepared, path)
-        assert report.faces == 8 and report.swaps is not None and report.swaps.pairs > 0
-        text = "\n".join(report.lines())
-        assert "expression swap shows the donor's label" in text and "PSNR of the picture" in text
+    def test_of_a_table(self, prepared, table):
+        labels = Labels.of(prepared, table, "Smiling")
+        assert labels.train is not None and labels.test is not None and labels.persons is not None
+        assert labels.test.tolist() == [number % 2 == 1 for number in range(16, 24)]
+        assert len(np.unique(labels.persons)) == 3 and labels.persons[0] == labels.persons[1]
 
-    def test_report_without(self, model, prepared):
-        report = evaluate(model, prepared)
-        assert report.swaps is None and len(report.lines()) == 8
+    def test_without_persons_and_without_a_table(self, prepared, table):
+        table.write_text("\n".join(",".join(line.split(",")[:2]) for line in table.read_text().splitlines()))
+        assert Labels.of(prepared, table, "Smiling").persons is None
+        nothing = Labels.of(prepared, None, "Smiling")
+        assert nothing.train is None and nothing.test is None and nothing.persons is None
+
+    def test_of_a_synthetic_set(self, morphable, tmp_path):
+        rows = [
+            {**row, "person": number // 2, "emotion": ["happy", "sad"][number % 2]}
+            for number, row in enumerate(make_rows(8, held_out=4))
+        ]
+        labels = Labels.of(write_prepared(tmp_path / "set", rows, morphable, {}), None, "Smiling")
+        assert labels.test is not None and labels.test.tolist() == [True, False, True, False]
+        assert labels.persons is not None and labels.persons.tolist() == [2, 2, 3, 3]
 
     def test_refusals(self, prepared, tmp_path):
         path = tmp_path / "labels.csv"

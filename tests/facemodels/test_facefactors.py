@@ -116,6 +116,15 @@ class TestFaceFactors:
             assert_array_equal(cells[number]["turned_rotation"], cells[4 * pose]["rotation"])
             assert_array_equal(cells[number]["turned_normals"], cells[4 * pose]["normals"])
             assert_array_equal(cells[number]["turned_mask"], cells[4 * pose]["mask"])
+            partner = cells[4 * pose + number % 4]  # under the same light
+            assert_array_equal(cells[number]["turned_image"], partner["image"])
+            assert_array_equal(cells[number]["turned_weight"], partner["mask"])
+            assert cells[number]["turned_partner"] == partner["name"]
+
+    def test_a_partner_beyond_the_end_of_a_smaller_set_is_not_named(self, tmp_path):
+        prepared = synthesise_set(tmp_path / "set", design="facefactors", count=16, held_out=0)
+        names, partners = prepared.table["name"][:], prepared.table["turned_partner"][:]
+        assert set(partners) <= {"", *names} and 0 < partners.count("") < 16
 
     def test_light_changes_the_image_alone(self, cells):
         first, second = cells[8], cells[9]
@@ -150,6 +159,16 @@ class TestWild:
         later = next(synthesise(None, seed=4, design="wild", images_per_person=2, start=29))
         for name, value in wild[29].items():
             assert_array_equal(later[name], value)
+
+    def test_turned_view_is_clean(self, wild):
+        """No occluder, no camera: albedo times shading of the turned normals, as the factors draw it."""
+        for number, sample in enumerate(wild[:4]):
+            factors = wild_factors(4, number)
+            (image,), (mask,) = draw([dataclasses.replace(factors, angles=factors.turned_angles)])
+            assert_allclose(sample["turned_image"], 255 * image.permute(1, 2, 0), atol=0.51)
+            assert_array_equal(sample["turned_weight"], 255 * mask[0])
+            assert_array_equal(sample["turned_mask"], sample["turned_weight"])
+            assert sample["turned_partner"] == ""
 
     def test_every_second_face_is_behind_something(self, wild):
         share = np.mean([bool(sample["occluder"]) for sample in wild])

@@ -23,7 +23,6 @@ from PIL import Image
 from torch.testing import assert_close
 
 from facemodels.data import prepare as preparing
-from facemodels.data import workspace
 from facemodels.data.alignment import load_photo
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.prepare import prepare
@@ -207,6 +206,20 @@ class TestPrepare:
         partner = torch.cdist(turned, rotation).argmin(1)
         assert (torch.cdist(turned, rotation).amin(1) < 5e-3).all()
         assert partner[:32].max() < 32 and partner[32:].min() >= 32
+        names = prepared.table["name"][:]
+        assert prepared.table["turned_partner"][:] == [names[number] for number in partner.tolist()]
+
+    def test_photos_are_carried_to_the_pose_of_their_partners(self, prepared):
+        faces = prepared.faces("train")
+        assert faces.turned_image.shape == faces.image.shape and faces.turned_weight.shape == faces.turned_mask.shape
+        off, unknown = faces.turned_mask == 0, (faces.turned_weight == 0).expand_as(faces.turned_image)
+        assert (faces.turned_weight[off] == 0).all() and (faces.turned_image[unknown] == 0).all()
+        assert set(faces.turned_weight.unique().tolist()) == {0, 51, 255}
+        known = (faces.turned_weight > 0).sum() / (faces.turned_mask > 0).sum()
+        assert known > 0.9
+        seen = (faces.turned_weight == 255).expand_as(faces.turned_image)
+        # the photos are noise from 60 to 200, under a light that is even in the mean
+        assert abs(faces.turned_image[seen].float().mean() - 130) < 15
 
     def test_report_names_everything(self, prepared):
         page = (prepared.path / "report.html").read_text()
@@ -224,9 +237,9 @@ class TestPrepare:
 
     def test_settings_are_kept(self, prepared, morphable):
         settings = prepared.info["settings"]
-        assert settings["morphable fingerprint"] == preparing.fingerprint(morphable)
+        assert settings["morphable fingerprint"] == morphable.fingerprint()
         assert settings["held_out"] == 0.2 and settings["limits"]["disagreement"] == 2.0
-        assert preparing.fingerprint(prepared.morphable) != settings["morphable fingerprint"]
+        assert prepared.morphable.fingerprint() != settings["morphable fingerprint"]
 
     def test_archive_that_climbs_out(self, photos, detector, morphable, tmp_path, small_shards):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
@@ -315,6 +328,13 @@ class TestSecondRun:
         with pytest.raises(InputError, match=r"is finished, with held_out 0.2, not 0.1; choose another --out"):
             prepare(photos, prepared.path, morphable=morphable, detector=detector, progress=False)
 
+    def test_a_set_of_an_older_format_is_refused(self, photos, detector, morphable, prepared, tmp_path):
+        shutil.copytree(prepared.path, tmp_path / "set")
+        file = tmp_path / "set/preparation.json"
+        file.write_text(file.read_text().replace(f'"format": {preparing.FORMAT}', '"format": 3'))
+        with pytest.raises(InputError, match=r"is finished, with format 3, not 4; choose another --out, or remove it"):
+            prepare(photos, tmp_path / "set", morphable=morphable, detector=detector, **SETTINGS)
+
     def test_with_other_photos_is_refused(self, photos, detector, morphable, prepared, tmp_path):
         (tmp_path / "one").mkdir()
         shutil.copy(photos / "face00.png", tmp_path / "one/a.png")
@@ -350,7 +370,7 @@ class TestResume:
             real(handle)
 
         with monkeypatch.context() as patch:
-            patch.setattr(workspace.os, "fsync", end)
+            patch.setattr(os, "fsync", end)
             with pytest.raises(Ended):
                 again()
         assert not (tmp_path / "set").exists() and (tmp_path / "set.partial").is_dir()
@@ -398,7 +418,7 @@ class TestResume:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(workspace.os, "fsync", full)
+            patch.setattr(os, "fsync", full)
             with pytest.raises(InputError, match=r"the disk of .* is full; what was finished is kept: free some space"):
                 again()
         assert not (tmp_path / "set").exists() and not list(tmp_path.rglob("*.unfinished"))

@@ -101,6 +101,7 @@ class TestSynthesise:
             "light": ((9,), np.float32),
         }  # fmt: skip
         expected |= {f"turned_{name}": expected[name] for name in ("image", "normals", "mask", "rotation")}
+        expected["turned_weight"] = expected["turned_mask"]
         for name, (shape, dtype) in expected.items():
             assert samples[5][name].shape == shape, name
             assert samples[5][name].dtype == dtype, name
@@ -141,6 +142,8 @@ class TestSynthesise:
         difference = [np.abs(angles(sample["rotation"]) - angles(sample["turned_rotation"]))[0] for sample in samples]
         assert np.median(difference) > 8
         assert all((sample["image"] != sample["turned_image"]).any() for sample in samples)
+        assert all((sample["turned_weight"] == sample["turned_mask"]).all() for sample in samples)
+        assert {sample["turned_partner"] for sample in samples} == {""}
 
     def test_frontal_says_what_the_rotation_says(self, samples):
         for sample in samples:

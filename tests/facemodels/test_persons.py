@@ -1,0 +1,81 @@
+"""Persons in codes and in edited pictures, of networks and judges whose behaviour is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from facemodels.autoencoder import Face
+from facemodels.evaluation import Codings, encode_all
+from facemodels.evaluation.persons import identity_kept, person_in_codes
+
+
+@pytest.fixture
+def faces(prepared):
+    return prepared.faces("test")
+
+
+@pytest.fixture
+def codings(model, faces):
+    return encode_all(model, faces)
+
+
+class TestAuc:
+    def test_of_codes_that_are_the_person(self, codings):
+        persons = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+        scale = torch.logspace(-3, 3, 9)  # every number of a code counts alike
+        code = torch.randn(4, 9)[persons] * scale
+        known = dataclasses.replace(codings, codes=codings.codes.replace(identity=code))
+        measures = person_in_codes(known, persons)
+        assert measures["person_auc"] == 1 and 0 <= measures["person_auc_of_expression"] <= 1
+
+    def test_of_codes_that_are_not(self, codings):
+        many = codings[torch.arange(200) % 8]
+        code = torch.randn(200, 9)
+        many = dataclasses.replace(many, codes=many.codes.replace(identity=code))
+        assert person_in_codes(many, np.arange(200) % 40)["person_auc"] == pytest.approx(0.5, abs=0.08)
+
+    def test_needs_pairs_of_one_and_of_two_persons(self, codings):
+        assert person_in_codes(codings, np.arange(8)) == {}
+        assert person_in_codes(codings, np.zeros(8, int)) == {}
+
+
+class _Judge:
+    """Knows a person by the mean colour of the face."""
+
+    def embed(self, images):
+        return normalize(images[:, :, 20:44, 22:42].mean((2, 3)) - 0.4, dim=1)
+
+
+class _Painter:
+    """A network whose colour is one of its codes."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def paint(self, pose, expression, identity, light):
+        code = {"pose": pose, "expression": expression, "identity": identity, "light": light}[self.factor]
+        image = code[:, :3, None, None].expand(-1, -1, 64, 64)
+        return Face(image, image, image, image[:, :1], torch.full((len(image), 1, 64, 64), 9.0))
+
+
+@pytest.mark.parametrize("factor", ["identity", "expression", "pose"])
+def test_who_is_shown_follows_the_code_that_paints(faces, codings, factor):
+    colours = torch.rand(8, 3)
+    photos = colours[:, :, None, None].expand(-1, -1, 64, 64)
+    faces = dataclasses.replace(faces, image=(255 * photos).round().to(torch.uint8))
+    code = torch.zeros_like(getattr(codings.codes, factor))
+    code[:, :3] = colours
+    codes = codings.codes.replace(**{factor: code})
+    everywhere = torch.ones(8, 1, 64, 64)
+    known = Codings(codes, photos, photos, photos, everywhere, photos)
+    measures = identity_kept(_Painter(factor), faces, known, _Judge())
+    expected = {"kept_by_expression": 1.0, "kept_by_pose": 1.0, "kept_by_light": 1.0, "taken_by_identity": 0.0}
+    name = "taken_by_identity" if factor == "identity" else f"kept_by_{factor}"
+    assert measures == expected | {name: 1.0 - expected[name]}
+
+
+def test_pairs_of_one_person_are_left_out(model, faces, codings):
+    assert identity_kept(model, faces, codings, _Judge(), persons=[7] * 8) == {}
