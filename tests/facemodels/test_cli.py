@@ -74,7 +74,7 @@ def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
 def test_export(call, model, prepared, tmp_path):
     model.save_pretrained(tmp_path / "model")
     status, out, _ = call("export", "model", "small")
-    assert status == 0 and out.startswith("model.safetensors") and "from the network's own" in out
+    assert status == 0 and out.startswith("model.safetensors") and "like the network's own" in out
     assert sorted(os.listdir(tmp_path / "small")) == ["README.md", "config.json", "model.safetensors"]
     assert call("evaluate", prepared.path, "--model", "small")[0] == 0
     assert_one_line(call("export", "small", "again", "--cores"), "was exported without its cores")
