@@ -6,23 +6,18 @@ the frontal normals. All products of codes are Khatri-Rao products, all projecti
 """
 
 import dataclasses
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from facemodels.codes import FACTORS, Codes
 from facemodels.config import LIGHT, SIZE, NetworkConfig
-from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 from facemodels.networks import Encoder, UnpoolingDecoder, UpsamplingDecoder, fill_face
+from facemodels.pretrained import PretrainedMixin
 from facemodels.rendering.shading import shade
 from multilinear import face_splitting
 from multilinear.nn import Multilinear, TuckerCore
@@ -69,10 +64,10 @@ class Rendering:
         mask: Where the face was in the picture of the context, in [0, 1].
         face_mask: Where the face is in the decoded pose; equal to `mask` for networks without that channel.
         background: What surrounds the face.
-        frontal: Frontal texture of stream 3.
-        frontal_normals: Frontal normals of stream 3.
-        shape: Vertices in millimetres, without pose, (n, vertices, 3); None if the network carries no morphable model
-            and predicts coordinates.
+        frontal: Frontal texture of stream 3; None if the network was exported without its cores.
+        frontal_normals: Frontal normals of stream 3; None likewise.
+        shape: Vertices in millimetres, without pose, (n, vertices, 3); None likewise, and if the network carries no
+            morphable model and predicts coordinates.
     """
 
     image: Float[Tensor, "n 3 h w"]
@@ -83,12 +78,12 @@ class Rendering:
     mask: Float[Tensor, "n 1 h w"]
     face_mask: Float[Tensor, "n 1 h w"]
     background: Float[Tensor, "n 3 h w"]
-    frontal: Float[Tensor, "n 3 h w"]
-    frontal_normals: Float[Tensor, "n 3 h w"]
+    frontal: Float[Tensor, "n 3 h w"] | None
+    frontal_normals: Float[Tensor, "n 3 h w"] | None
     shape: Float[Tensor, "n vertices 3"] | None
 
 
-class NeuroTensorialAutoencoder(nn.Module):
+class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
     """Autoencoder with separate codes for identity, expression, pose, light, mask and background.
 
     Args:
@@ -127,23 +122,28 @@ class NeuroTensorialAutoencoder(nn.Module):
         self.identity_coefficients = nn.Linear(config.identity, config.morphable_identity)
 
         product = config.expression * config.identity
-        components = config.morphable_identity + config.morphable_expression
-        shape_size = 3 * config.vertices if config.shape_space == "vertices" else components
-        self.shape_core = Multilinear((config.expression, config.identity), shape_size)
-        sizes = (LIGHT, config.expression, config.identity)
-        self.frontal_core = Multilinear(
-            sizes, 3 * size**2, core=TuckerCore((config.frontal_rank, *sizes)) if config.frontal_rank else "full"
-        )
+        if config.cores:
+            self._make_cores()
         self.normals = UpsamplingDecoder(product, config.channels, 4 if config.face_mask else 3, size)
         self.albedo = UpsamplingDecoder(product, config.channels, 3, size)
         self.mask = UnpoolingDecoder(config.mask, config.channels, 1, size, config.skips)
         self.background = UnpoolingDecoder(config.background, config.channels, 3, size, config.skips)
-        if config.shape_space == "coordinates":
-            factor = torch.zeros(components, components) if morphable is None else shape_factor(morphable)
-            self.register_buffer("shape_factor", factor)
         with torch.no_grad():
             facing_the_viewer = torch.tensor([0.0, 0.0, 1.0, 0.0])
             self.normals.bias.copy_(facing_the_viewer[: len(self.normals.bias)])
+
+    def _make_cores(self) -> None:
+        """Streams 1 and 3."""
+        config = self.config
+        components = config.morphable_identity + config.morphable_expression
+        shape_size = 3 * config.vertices if config.shape_space == "vertices" else components
+        self.shape_core = Multilinear((config.expression, config.identity), shape_size)
+        sizes = (LIGHT, config.expression, config.identity)
+        core = TuckerCore((config.frontal_rank, *sizes)) if config.frontal_rank else "full"
+        self.frontal_core = Multilinear(sizes, 3 * config.size**2, core=core)
+        if config.shape_space == "coordinates":
+            factor = torch.zeros(components, components) if self.morphable is None else shape_factor(self.morphable)
+            self.register_buffer("shape_factor", factor)
 
     def encode(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
         """E(x), eq. 6.
@@ -213,7 +213,12 @@ class NeuroTensorialAutoencoder(nn.Module):
     def shape(
         self, expression: Float[Tensor, "n k_expression"], identity: Float[Tensor, "n k_identity"]
     ) -> Float[Tensor, "n k_shape"]:
-        """Stream 1, eq. 3: the 3D shape in the units of `shape_target`."""
+        """Stream 1, eq. 3: the 3D shape in the units of `shape_target`.
+
+        Raises:
+            ValueError: The network was exported without its cores.
+        """
+        self._check_cores("shape")
         return self.shape_core(expression, identity)
 
     def frontal(
@@ -225,7 +230,11 @@ class NeuroTensorialAutoencoder(nn.Module):
         """Stream 3: frontal texture (eq. 1) and frontal normals (eq. 5), through the same core.
 
         The normals come from the same product with every light coefficient replaced by 1/9.
+
+        Raises:
+            ValueError: The network was exported without its cores.
         """
+        self._check_cores("frontal")
         texture = self.frontal_core(light, expression, identity)
         constant = torch.full((LIGHT,), 1 / LIGHT, dtype=light.dtype, device=light.device)
         normals = self.frontal_core(constant, expression, identity)
@@ -238,7 +247,11 @@ class NeuroTensorialAutoencoder(nn.Module):
         mask_logits, background = self.surround(codes)
         mask = mask_logits.sigmoid()
         face_mask = mask if face.mask_logits is None else face.mask_logits.sigmoid()
-        frontal, frontal_normals = self.frontal(codes.light, codes.expression, codes.identity)
+        frontal = frontal_normals = None
+        if self.config.cores:
+            frontal, frontal_normals = self.frontal(codes.light, codes.expression, codes.identity)
+            frontal = full_precision(frontal).clamp(0, 1)
+            frontal_normals = F.normalize(full_precision(frontal_normals), dim=1)
         image = mask * face.image + (1 - mask) * background
         return Rendering(
             image=image.clamp(0, 1),
@@ -249,13 +262,15 @@ class NeuroTensorialAutoencoder(nn.Module):
             mask=mask,
             face_mask=face_mask,
             background=background,
-            frontal=full_precision(frontal).clamp(0, 1),
-            frontal_normals=F.normalize(full_precision(frontal_normals), dim=1),
+            frontal=frontal,
+            frontal_normals=frontal_normals,
             shape=self.vertices(codes),
         )
 
     def vertices(self, codes: Codes) -> Float[Tensor, "n vertices 3"] | None:
-        """Stream 1 as vertices in millimetres, without pose."""
+        """Stream 1 as vertices in millimetres, without pose; None without a core or a morphable model it needs."""
+        if not self.config.cores:
+            return None
         shape = full_precision(self.shape(codes.expression, codes.identity))
         if self.config.shape_space == "vertices":
             return shape.unflatten(-1, (self.config.vertices, 3)) * VERTEX_UNIT
@@ -274,8 +289,9 @@ class NeuroTensorialAutoencoder(nn.Module):
         """What stream 1 should predict for coefficients of the morphable model (the x_3d of eq. 12).
 
         Raises:
-            ValueError: The network predicts vertices and carries no morphable model.
+            ValueError: The network predicts vertices and carries no morphable model, or was exported without cores.
         """
+        self._check_cores("shape_target")
         if self.config.shape_space == "coordinates":
             factor: Tensor = self.shape_factor  # type: ignore[assignment]
             return torch.cat([identity, expression], 1) @ factor.T
@@ -283,44 +299,12 @@ class NeuroTensorialAutoencoder(nn.Module):
             raise ValueError("shape_target: the network carries no morphable model; give it one when it is made")
         return self.morphable.to(identity.device).vertices(identity, expression).flatten(1) / VERTEX_UNIT
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write config.json, model.safetensors and, if there is one, morphable.safetensors into a directory."""
-        path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(weights, path / "model.safetensors")
-        if self.morphable is not None:
-            self.morphable.save(path / "morphable.safetensors")
-        (path / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
-
-    @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> "NeuroTensorialAutoencoder":
-        """Read a directory written by `save_pretrained`; no pickle is involved.
-
-        Raises:
-            InputError: The directory is missing or is no checkpoint, or its files do not belong together.
-        """
-        path = Path(path)
-        if not (path / "config.json").is_file() or not (path / "model.safetensors").is_file():
-            raise InputError(
-                f"there is no checkpoint at {path} (no config.json and model.safetensors);"
-                " train one with `facemodels train` or make one with `facemodels demo`"
+    def _check_cores(self, caller: str) -> None:
+        if not self.config.cores:
+            raise ValueError(
+                f"{caller}: this network was exported for inference, without the cores of streams 1 and 3;"
+                " take the checkpoint it was made of, or export it with its cores"
             )
-        try:
-            config = NetworkConfig.from_dict(json.loads((path / "config.json").read_text()))
-            weights = load_file(path / "model.safetensors")
-        except (json.JSONDecodeError, SafetensorError, TypeError) as error:
-            raise InputError(f"the checkpoint {path} cannot be read ({error}); copy or train it again") from error
-        morphable = path / "morphable.safetensors"
-        model = cls(config, MorphableModel.load(morphable) if morphable.is_file() else None)
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise InputError(
-                f"the checkpoint {path} does not fit its config.json: {first}; its files come from different runs"
-            ) from error
-        return model.eval()
 
 
 def _head(features: int, start: Tensor) -> nn.Linear:

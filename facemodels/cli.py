@@ -21,7 +21,10 @@ app = typer.Typer(
 _INTERRUPTED = 130
 _RUNS = Path("runs")
 
-Model = Annotated[Path | None, typer.Option(help="Checkpoint or run directory; by default the newest under runs/.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run."),
+]
 
 
 def main() -> NoReturn:
@@ -183,7 +186,7 @@ def _vertices(path: Path | None) -> list[int] | None:
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
-    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, default, small, large or demo.")] = "small",
+    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")] = "small",
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Length of the run in minutes; 25 if there is no --steps.")
     ] = None,
@@ -342,6 +345,24 @@ def _verifier(name: str):
 
     known = {"sface": load_sface, "dlib": load_dlib}
     return known[name]() if name in known else load_small(name)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write to.")],
+    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
+) -> None:
+    """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
+    from facemodels.export import export as export_network
+
+    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx)
+    for line in exported.lines():
+        print(line)
 
 
 def _load(model: Path | None):

@@ -1,18 +1,25 @@
 """The named codes of a batch of faces: what the encoder returns and the decoder takes."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from facemodels.errors import InputError
+from facemodels.files import read_tensors, write_tensors
 from facemodels.networks.encoder import Context
 
 FACTORS = ("background", "mask", "light", "pose", "identity", "expression")
 """The six codes of the paper's eq. 6."""
+
+_FORMAT = "facemodels.Codes/1"
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,88 @@ class Codes:
             context=Context.cat([part.context for part in parts]),
             background_context=Context.cat([part.background_context for part in parts]),
         )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All tensors by name: the six codes, `context.indices.0`, `context.skips.0` and so on, outermost level first.
+
+        Those of `background_context` are left out where it is `context` itself.
+        """
+        tensors = {name: getattr(self, name) for name in FACTORS}
+        contexts = {"context": self.context}
+        if self.background_context is not self.context:
+            contexts["background_context"] = self.background_context
+        for name, context in contexts.items():
+            for part in ("indices", "skips"):
+                levels = getattr(context, part)
+                tensors |= {f"{name}.{part}.{level}": tensor for level, tensor in enumerate(levels)}
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Codes":
+        """The inverse of `to_tensors`.
+
+        Raises:
+            KeyError: A code is missing.
+        """
+
+        def context(name: str) -> Context:
+            return Context(*(_levels(tensors, f"{name}.{part}") for part in ("indices", "skips")))
+
+        own = context("context")
+        apart = "background_context.indices.0" in tensors
+        behind = context("background_context") if apart else own
+        return cls(**{name: tensors[name] for name in FACTORS}, context=own, background_context=behind)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the codes as a safetensors file, whole or not at all.
+
+        They show what the people look like: keep and delete them as you do the photos.
+
+        Args:
+            path: File to write, normally ending in `.safetensors`; one that exists is replaced.
+
+        Raises:
+            InputError: There is no such folder, or the disk is full or cannot be written to.
+
+        Example:
+            >>> import tempfile
+            >>> from facemodels.config import NetworkConfig
+            >>> from facemodels.autoencoder import NeuroTensorialAutoencoder
+            >>> model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2, vertices=5))
+            >>> codes = model.encode(torch.rand(2, 3, 64, 64))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     codes.save(f"{folder}/codes.safetensors")
+            ...     again = Codes.load(f"{folder}/codes.safetensors")
+            >>> torch.equal(model.decode(again).image, model.decode(codes).image)
+            True
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise InputError(f"Codes.save: there is no folder {path.parent}; make it first")
+        write_tensors(path, {name: _short(tensor) for name, tensor in self.to_tensors().items()}, {"format": _FORMAT})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Codes":
+        """Read codes that `save` wrote, on the CPU.
+
+        Raises:
+            InputError: There is no such file, it is damaged, or it holds something else.
+        """
+        tensors, texts = read_tensors(Path(path))
+        if texts.get("format") != _FORMAT:
+            raise InputError(f"{path} is a safetensors file, but holds no codes; Codes.save writes them")
+        return cls.from_tensors(
+            {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
+        )
+
+
+def _levels(tensors: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
+    return tuple(tensors[key] for key in takewhile(tensors.__contains__, (f"{name}.{level}" for level in count())))
+
+
+def _short(tensor: Tensor) -> Tensor:
+    """Indices in half their size; pictures are not that large."""
+    return tensor if tensor.is_floating_point() else tensor.to(torch.int32)
 
 
 def check_factor(caller: str, name: str) -> None:

@@ -7,7 +7,7 @@ architecture and constraints the paper takes over; [M] measured by us; [-] the p
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from facemodels.errors import InputError
 
@@ -33,7 +33,7 @@ class Settings:
         """Settings from `to_dict`'s result.
 
         Raises:
-            InputError: A name is unknown.
+            InputError: A name is unknown, or a choice is none of those there are.
         """
         names = {entry.name for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - names)
@@ -41,6 +41,10 @@ class Settings:
             raise InputError(
                 f"{cls.__name__} has no setting {', '.join(unknown)}; was the file written by another version?"
             )
+        for name, kind in get_type_hints(cls).items():
+            if get_origin(kind) is Literal and values.get(name, get_args(kind)[0]) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise InputError(f"{cls.__name__}: {name} must be one of {choices}, got {values[name]!r}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -69,6 +73,8 @@ class NetworkConfig(Settings):
         frontal_rank: Rank of the frontal core's mode of pixels: None keeps the full core of 12288 x 9 x 15 x 80
             numbers [P]; a rank r replaces it by 12288 x r times r x 9 x 15 x 80.
         face_mask: Whether the normals decoder has a fourth channel, a mask of the face in the decoded pose [M].
+        cores: Whether the network has the cores of streams 1 and 3. They serve training, and hold most of its numbers;
+            a copy that `facemodels export` made for inference has none, and decodes no shape and no frontal pictures.
     """
 
     size: int = SIZE
@@ -89,6 +95,7 @@ class NetworkConfig(Settings):
     shape_space: Literal["vertices", "coordinates"] = "vertices"
     frontal_rank: int | None = None
     face_mask: bool = False
+    cores: bool = True
 
 
 @dataclass(frozen=True)
@@ -222,8 +229,8 @@ class TrainingConfig(Settings):
         return super().from_dict({**values, "weights": weights})
 
 
-_WITHOUT_ADVERSARY = LossWeights(
-    adversarial=0.0,
+_OURS = LossWeights(
+    adversarial=0.3,
     swapped_shape=0.5,
     decorrelation=8.0,
     turned_normals=2.0,
@@ -232,7 +239,8 @@ _WITHOUT_ADVERSARY = LossWeights(
     background=1.0,
     carried_codes=0.1,
 )
-_OURS = dataclasses.replace(_WITHOUT_ADVERSARY, adversarial=0.3)
+# of rendered faces light and shape are known exactly
+_RENDERED = dataclasses.replace(_OURS, light=5.0, decorrelation=2.0, expression=1.0, shape=1.0, swapped_shape=1.0)
 
 
 def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
@@ -263,19 +271,16 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
         _network(48, 48, 48, 24, size=128),
         _training(_OURS),
     ),
+    "rendered": (_network(48, 24, 24), _training(_RENDERED)),
     "demo": (
         _network(32, 24, 24, rank=64),
-        _training(
-            dataclasses.replace(
-                _WITHOUT_ADVERSARY, light=5.0, decorrelation=2.0, expression=1.0, shape=1.0, swapped_shape=1.0
-            ),
-            learning_rate=2e-3,
-        ),
+        _training(dataclasses.replace(_RENDERED, adversarial=0.0), learning_rate=2e-3),
     ),
 }
 """Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the
 swaps work: "default" in full width; "small" in half of it, which trains within an hour or two on a CPU; "large" for
-pictures of 128 pixels; "demo" in minutes, without an adversary, and trusting the light, as rendered faces allow."""
+pictures of 128 pixels; "rendered" like "small" but trusting light and shape, as rendered faces allow; "demo" like that,
+in minutes and without an adversary."""
 
 
 def preset(name: str) -> tuple[NetworkConfig, TrainingConfig]:

@@ -77,11 +77,12 @@ def decode_edit(model: NeuroTensorialAutoencoder, source: Float[Tensor, "n 3 h w
     rendering = model.decode(codes)
     if not turned:
         return Edit(rendering.image, codes, rendering)
-    image = turn_in_place(rendering.face, rendering.face_mask, rendering.background, rendering.mask)
+    image = turn_in_place(model, rendering.face, rendering.face_mask, rendering.background, rendering.mask)
     return Edit(image, codes, rendering)
 
 
 def turn_in_place(
+    model: NeuroTensorialAutoencoder,
     face: Float[Tensor, "n 3 h w"],
     face_mask: Float[Tensor, "n 1 h w"],
     background: Float[Tensor, "n 3 h w"],
@@ -89,12 +90,17 @@ def turn_in_place(
 ) -> Float[Tensor, "n 3 h w"]:
     """Put faces that were turned where they were before; what the old face hid is filled in from around it.
 
+    A network whose background decoder never sees the face has filled it in itself.
+
     Args:
+        model: The network that decoded them.
         face: The turned faces.
         face_mask: Where they are.
         background: What surrounds the old faces.
         mask: Where the old faces were.
     """
+    if model.config.cut_background:
+        return (face_mask * face + (1 - face_mask) * background).clamp(0, 1)
     hidden = torch.nn.functional.max_pool2d((mask > 0.5).float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
     surroundings = torch.stack([_inpaint(picture, where[0]) for picture, where in zip(background, hidden, strict=True)])
     return (face_mask * face + (1 - face_mask) * surroundings).clamp(0, 1)

@@ -59,10 +59,10 @@ def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w
     codes = model.encode(images)
     parts = model.decode(codes)
     frontal_mask = _frontal_mask(model, codes)
-    columns = _columns(images, parts.image, parts.face, parts, parts.mask, parts.background) | {
-        "frontal": on_paper(parts.frontal, frontal_mask),
-        "frontal normals": normals_as_colours(parts.frontal_normals, frontal_mask),
-    }
+    columns = _columns(images, parts.image, parts.face, parts, parts.mask, parts.background)
+    if parts.frontal is not None and parts.frontal_normals is not None:
+        columns["frontal"] = on_paper(parts.frontal, frontal_mask)
+        columns["frontal normals"] = normals_as_colours(parts.frontal_normals, frontal_mask)
     if parts.shape is not None and model.morphable is not None:
         columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
     rows = list(zip(*columns.values(), strict=True))
@@ -98,7 +98,7 @@ def training_sheet(
         columns[factor] = composite(face)
         if factor == "pose":
             where = mask if face.mask_logits is None else face.mask_logits.sigmoid()
-            columns[factor] = turn_in_place(face.image, where, background, mask)
+            columns[factor] = turn_in_place(model, face.image, where, background, mask)
     return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
 
 

@@ -11,15 +11,16 @@ ROOT = Path(__file__).parent.parent
 FACEMODELS_ROOMS = (
     ("cli", "__main__", "app"),
     ("demo",),
-    ("sheets", "training", "evaluation", "video", "reconstruction"),
+    ("sheets", "training", "evaluation", "video", "reconstruction", "export"),
     ("editing", "baselines"),
     ("losses",),
     ("data",),
     ("autoencoder", "codes"),
+    ("pretrained", "model_card"),
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
-    ("config", "errors", "figures", "parallel", "progress"),
+    ("config", "errors", "figures", "files", "parallel", "progress"),
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (

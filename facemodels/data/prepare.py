@@ -10,13 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from facemodels.data.dataset import PreparedSet, join_rows, write_rows
 from facemodels.data.detection import FoundFace, examine
@@ -30,12 +29,10 @@ from facemodels.data.workspace import (
     Workspace,
     clean,
     differences,
-    explained,
     rejects_of,
-    whole_file,
-    write_json,
 )
 from facemodels.errors import InputError
+from facemodels.files import explained, whole_file, write_json
 from facemodels.fitting.calibrated import mediapipe_correspondence
 from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector, find_model
 from facemodels.fitting.mirror import mirror_points
@@ -110,7 +107,7 @@ def prepare(
         "source": source.path,
         "photos fingerprint": source.fingerprint(),
         "morphable": morphable.name,
-        "morphable fingerprint": fingerprint(morphable),
+        "morphable fingerprint": morphable.fingerprint(),
         "limit": limit,
         "held_out": held_out,
         "frame_step": frame_step,
@@ -283,15 +280,6 @@ def write_rejects(work: Workspace) -> int:
             writer.writerows(rejects)
             count += len(rejects)
     return count
-
-
-def fingerprint(morphable: MorphableModel) -> str:
-    """Sixteen hexadecimal digits that differ when a number of the model does."""
-    hashed = hashlib.sha256()
-    for field in fields(morphable):
-        value = getattr(morphable, field.name)
-        hashed.update(value.cpu().contiguous().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
-    return hashed.hexdigest()[:16]
 
 
 def _groups(photos: Iterator[Photo]) -> Iterator[list[tuple[str, Any]]]:

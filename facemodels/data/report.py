@@ -14,8 +14,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from facemodels.data.dataset import decode_normals
-from facemodels.data.workspace import Workspace, rejects_of, whole_file
+from facemodels.data.workspace import Workspace, rejects_of
 from facemodels.figures import normals_as_colours, on_paper, to_bytes
+from facemodels.files import whole_file
 from facemodels.fitting.landmarks import INNER_POINTS
 from facemodels.fitting.shape import Fit
 from facemodels.morphable import MorphableModel

@@ -19,8 +19,8 @@ import datasets
 
 from facemodels.data.dataset import PreparedSet, check_new, write_rows
 from facemodels.data.pool import worker_pool
-from facemodels.data.workspace import whole_file, write_json
 from facemodels.errors import InputError
+from facemodels.files import whole_file, write_json
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
 

@@ -1,15 +1,7 @@
-"""The unfinished directory of a prepared set: what is done stays done, whatever ends the run.
+"""The unfinished directory of a prepared set: what is done stays done, whatever ends the run."""
 
-Every file is written beside its place and moved there when it is whole, so that a run that was killed, or that found
-the disk full, leaves nothing that looks finished and is not.
-"""
-
-import contextlib
-import errno
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,13 +12,13 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Int, UInt8
 
 from facemodels.errors import InputError
+from facemodels.files import UNFINISHED, explained, whole_file, write_json
 from facemodels.fitting.shape import Fit
 
 SHARD = 512
 """Photos that are worked on together; a run that was killed loses less than one shard of each stage."""
 
 _SETTINGS, _FOUND, _LOCK = "settings.json", "found.json", "lock"
-_TEMPORARY = ".unfinished"
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class Workspace:
         self._lock.release()
 
     def _begin(self) -> None:
-        for file in self.path.rglob("*" + _TEMPORARY):
+        for file in self.path.rglob("*" + UNFINISHED):
             file.unlink()
         file = self.path / _SETTINGS
         if file.is_file():
@@ -204,55 +196,6 @@ def _fit(arrays: Any, prefix: str) -> Any:
     if f"{prefix}.scale" not in arrays.files:
         return None
     return Fit(**{name: torch.from_numpy(arrays[f"{prefix}.{name}"]) for name in names})
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Another name to write a file under; it gets its own when all of it is on the disk.
-
-    Raises:
-        InputError: The disk is full or cannot be written to.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
-    try:
-        with explained(path.parent):
-            yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with whole_file(path) as file:
-        file.write_text(json.dumps(value, indent=1) + "\n")
-
-
-@contextlib.contextmanager
-def explained(place: Path) -> Iterator[None]:
-    """Say what to do where the disk is full or cannot be written to; other errors pass.
-
-    Raises:
-        InputError: Instead of the system's own error.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # safetensors and pyarrow have exceptions of their own
-        number = getattr(error, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise InputError(
-                f"the disk of {place} is full; what was finished is kept:"
-                " free some space and run the same command again"
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or number == errno.EROFS:
-            raise InputError(f"{place} cannot be written to ({error}); choose another --out") from error
-        raise
 
 
 def differences(known: dict[str, Any], wanted: dict[str, Any]) -> str:

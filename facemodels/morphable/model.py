@@ -1,5 +1,6 @@
 """The morphable model: a mean face, and what identity and expression add to it."""
 
+import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -140,6 +141,15 @@ class MorphableModel:
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
         moved = {name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that differ when a number or a text of the model does."""
+        hashed = hashlib.sha256()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_tensor = isinstance(value, Tensor)
+            hashed.update(value.cpu().contiguous().numpy().tobytes() if is_tensor else repr(value).encode())
+        return hashed.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Write the model as a safetensors file, whole or not at all.

@@ -15,23 +15,20 @@ The metadata hold `format` (`facemodels.MorphableModel/1`), `name`, `licence`, `
 in JSON.
 """
 
-import json
-import os
 import struct
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from facemodels.errors import InputError
+from facemodels.files import read_tensors, write_tensors
 
 FORMAT = "facemodels.MorphableModel/1"
 """Marks the files that we write; the number goes up when their content changes."""
 
 
 def write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
-    """Write tensors and texts next to the target first, then put the finished file in its place.
+    """Write tensors and texts, whole or not at all.
 
     Args:
         path: File to write.
@@ -41,33 +38,9 @@ def write(path: Path, tensors: dict[str, Tensor], texts: dict[str, str]) -> None
     Raises:
         InputError: The folder does not exist or cannot be written.
     """
-    try:
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        temporary.touch()
-        mode = temporary.stat().st_mode
-    except OSError as error:
-        raise InputError(f"MorphableModel.save: cannot write in {path.parent}: {error.strerror}") from error
-    try:
-        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(content, temporary, metadata={"format": FORMAT, **texts})
-        temporary.chmod(mode)  # safetensors lets only the owner read it
-        _sort_header(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sort_header(file: Path) -> None:
-    """Order the names in the header, which safetensors leaves to chance: the same model is the same file."""
-    with file.open("r+b") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(content) <= size:  # otherwise the order stays; the content is the same
-            stream.seek(8)
-            stream.write(content.ljust(size))
+    if not path.parent.is_dir():
+        raise InputError(f"MorphableModel.save: cannot write in {path.parent}: there is no such folder; make it first")
+    write_tensors(path, tensors, {"format": FORMAT, **texts})
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -82,14 +55,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: There is no such file, it is no safetensors file, or it holds something else.
     """
-    if not path.is_file():
-        raise InputError(f"MorphableModel.load: there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as content:
-            texts = dict(content.metadata() or {})
-            tensors = {name: content.get_tensor(name) for name in content.keys()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"MorphableModel.load: {path} is a damaged safetensors file: {error}") from error
+        tensors, texts = read_tensors(path)
+    except InputError as error:
+        raise InputError(f"MorphableModel.load: {error}") from error
     if texts.pop("format", None) != FORMAT:
         raise InputError(f"MorphableModel.load: {path} is a safetensors file, but holds no morphable model")
     return tensors, texts

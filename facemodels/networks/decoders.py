@@ -2,8 +2,9 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from facemodels.networks.encoder import KERNEL, Context
@@ -54,6 +55,19 @@ class UpsamplingDecoder(_Decoder):
         return activation
 
 
+def unpool(activation: Float[Tensor, "n c h w"], index: Int[Tensor, "n c h w"]) -> Float[Tensor, "n c H W"]:
+    """Put activations back where the maxima of 2 x 2 windows were, into twice the height and width.
+
+    While `torch.export` traces it is a scatter: torch's own unpooling fixes the size of the batch and has no
+    counterpart in ONNX. Scattering takes 1.4 times as long in training.
+    """
+    if not torch.compiler.is_exporting():
+        return F.max_unpool2d(activation, index, [2, 2])
+    height, width = activation.shape[2:]
+    plane = activation.new_zeros(*activation.shape[:2], 4 * height * width)
+    return plane.scatter(2, index.flatten(2), activation.flatten(2)).unflatten(2, (2 * height, 2 * width))
+
+
 class UnpoolingDecoder(_Decoder):
     """Decoder that puts activations back where the encoder's maxima were: mask and background.
 
@@ -84,7 +98,7 @@ class UnpoolingDecoder(_Decoder):
         for level, convolution in enumerate(self.convolutions):
             if self.adds:
                 activation = activation + context.skips[-1 - level]
-            activation = convolution(F.max_unpool2d(activation, context.indices[-1 - level], [2, 2]))
+            activation = convolution(unpool(activation, context.indices[-1 - level]))
             if level < len(self.convolutions) - 1:
                 activation = F.relu(activation)
         return activation

@@ -130,7 +130,7 @@ def save_checkpoint(
             _flush(path)
         partial.rename(final)
         _flush(Path(run))
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, InputError) as error:
         left = f"{before[-1]} is intact" if before else "there is none before it"
         raise RunError(
             f"the checkpoint of step {progress['step']} could not be written to {run} ({error}); {left}:"
@@ -156,6 +156,7 @@ def plain_network(network: NeuroTensorialAutoencoder, wanted: bool) -> NeuroTens
         return None
     copy = NeuroTensorialAutoencoder(network.config, network.morphable)
     copy.load_state_dict(weights)
+    copy.card = network.card
     return copy.to(next(iter(weights.values())).device)
 
 

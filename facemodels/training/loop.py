@@ -172,6 +172,8 @@ class _Trainer:
         network = fit_to_morphable(network, prepared.morphable)
         model = NeuroTensorialAutoencoder(network, prepared.morphable)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        source = f"{len(self.faces)} faces of the prepared set `{prepared.path.name}`."
+        model.card = str(model.generate_model_card(training_data=source))
         adversary = Adversary(network, training) if training.weights.adversarial else None
         self.progress = _Progress()
         found = checkpoints(run)[-1:]

@@ -44,7 +44,7 @@ def assert_one_line(result, text):
 def test_help_names_every_command(call):
     status, out, _ = call("--help")
     assert status == 0
-    assert all(name in out for name in ("demo", "synthesise", "prepare", "train", "edit", "evaluate"))
+    assert all(name in out for name in ("demo", "synthesise", "prepare", "train", "edit", "evaluate", "export"))
 
 
 def test_starts_quickly_without_heavy_imports():
@@ -69,6 +69,17 @@ def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
     status, out, _ = call("evaluate", prepared.path, "--out", "report.json")
     assert status == 0 and re.search(r"held-out faces +8\n", out)
     assert json.loads((tmp_path / "report.json").read_text())["faces"] == 8
+
+
+def test_export(call, model, prepared, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    status, out, _ = call("export", "model", "small")
+    assert status == 0 and out.startswith("model.safetensors") and "from the network's own" in out
+    assert sorted(os.listdir(tmp_path / "small")) == ["README.md", "config.json", "model.safetensors"]
+    assert call("evaluate", prepared.path, "--model", "small")[0] == 0
+    assert_one_line(call("export", "small", "again", "--cores"), "was exported without its cores")
+    assert_one_line(call("export", "nowhere", "out"), "there is no checkpoint at nowhere")
+    assert sorted(os.listdir(tmp_path)) == ["model", "small"]
 
 
 def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):

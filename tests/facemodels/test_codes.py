@@ -1,8 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from facemodels.codes import FACTORS, Codes
+from facemodels.errors import InputError
 
 
 @pytest.fixture
@@ -52,6 +55,41 @@ def test_expand(codes):
     assert_close(codes[2].expand(3).identity[1], codes.identity[2])
     with pytest.raises(ValueError, match="needs the codes of one face, got 4"):
         codes.expand(2)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_file(codes, tmp_path, shared):
+    if shared:
+        codes = dataclasses.replace(codes, background_context=codes.context)
+    codes.save(tmp_path / "codes.safetensors")
+    again = Codes.load(tmp_path / "codes.safetensors")
+    assert (again.background_context is again.context) == shared
+    first, second = codes.to_tensors(), again.to_tensors()
+    assert list(first) == list(second)
+    for name, value in first.items():
+        assert_close(second[name], value, rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["codes.safetensors"]
+
+
+def test_codes_of_a_file_decode_to_the_same_picture(model, codes, tmp_path):
+    codes.save(tmp_path / "codes.safetensors")
+    with torch.no_grad():
+        assert_close(model.decode(Codes.load(tmp_path / "codes.safetensors")).image, model.decode(codes).image)
+
+
+def test_files_that_hold_no_codes(codes, tmp_path, morphable):
+    path = tmp_path / "codes.safetensors"
+    with pytest.raises(InputError, match=r"there is no file .*codes"):
+        Codes.load(path)
+    codes.save(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="is a damaged safetensors file"):
+        Codes.load(path)
+    morphable.save(path)
+    with pytest.raises(InputError, match="holds no codes"):
+        Codes.load(path)
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere; make it first"):
+        codes.save(tmp_path / "nowhere" / "codes.safetensors")
 
 
 def test_refusals(codes):

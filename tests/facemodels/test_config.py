@@ -28,7 +28,11 @@ def test_paper_preset_has_the_papers_sizes_and_terms_only():
 
 
 def test_unknown_preset_and_setting():
-    with pytest.raises(InputError, match="there is no preset 'huge'; choose one of paper, default, small, large, demo"):
+    with pytest.raises(
+        InputError, match="there is no preset 'huge'; choose one of paper, default, small, large, rendered, demo"
+    ):
         preset("huge")
     with pytest.raises(InputError, match="LossWeights has no setting sharpness"):
         LossWeights.from_dict({"sharpness": 1.0})
+    with pytest.raises(InputError, match="NetworkConfig: skips must be one of add, none, got 'some'"):
+        NetworkConfig.from_dict({"skips": "some"})

@@ -23,7 +23,6 @@ from PIL import Image
 from torch.testing import assert_close
 
 from facemodels.data import prepare as preparing
-from facemodels.data import workspace
 from facemodels.data.alignment import load_photo
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.prepare import prepare
@@ -238,9 +237,9 @@ class TestPrepare:
 
     def test_settings_are_kept(self, prepared, morphable):
         settings = prepared.info["settings"]
-        assert settings["morphable fingerprint"] == preparing.fingerprint(morphable)
+        assert settings["morphable fingerprint"] == morphable.fingerprint()
         assert settings["held_out"] == 0.2 and settings["limits"]["disagreement"] == 2.0
-        assert preparing.fingerprint(prepared.morphable) != settings["morphable fingerprint"]
+        assert prepared.morphable.fingerprint() != settings["morphable fingerprint"]
 
     def test_archive_that_climbs_out(self, photos, detector, morphable, tmp_path, small_shards):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
@@ -371,7 +370,7 @@ class TestResume:
             real(handle)
 
         with monkeypatch.context() as patch:
-            patch.setattr(workspace.os, "fsync", end)
+            patch.setattr(os, "fsync", end)
             with pytest.raises(Ended):
                 again()
         assert not (tmp_path / "set").exists() and (tmp_path / "set.partial").is_dir()
@@ -419,7 +418,7 @@ class TestResume:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(workspace.os, "fsync", full)
+            patch.setattr(os, "fsync", full)
             with pytest.raises(InputError, match=r"the disk of .* is full; what was finished is kept: free some space"):
                 again()
         assert not (tmp_path / "set").exists() and not list(tmp_path.rglob("*.unfinished"))

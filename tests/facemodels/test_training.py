@@ -1,7 +1,9 @@
 import dataclasses
+import errno
 import itertools
 import json
 import math
+import os
 import signal
 from typing import ClassVar
 
@@ -149,6 +151,26 @@ def test_many_such_steps_end_the_run_and_keep_the_checkpoint(prepared, tmp_path,
         train(prepared, tmp_path, **shortened(settings, steps=50))
     after = weights(tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(prepared, tmp_path, settings, monkeypatch):
+    train(prepared, tmp_path, **shortened(settings, steps=2))
+    before = weights(tmp_path)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"step 4 could not be written .*full.*checkpoint-00000002 is intact"):
+        train(prepared, tmp_path, **shortened(settings, steps=4))
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_says_what_it_was_trained_on(prepared, tmp_path, settings):
+    train(prepared, tmp_path, **shortened(settings, steps=1))
+    assert "16 faces of the prepared set `prepared`" in (checkpoints(tmp_path)[-1] / "README.md").read_text()
 
 
 def test_refusals(prepared, tmp_path, settings):

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from facemodels.config import FIVE_POINTS
@@ -226,7 +227,12 @@ class TestSFace:
         values = self.write(tmp_path / "sface.onnx", blocks=blocks)
         body = load_sface(tmp_path / "sface.onnx").body
         assert_close(body.head.weight, torch.from_numpy(values["pre_fc1_weight"]))
-        assert_close(body.features[0].weight, torch.from_numpy(values["conv_1_conv2d_weight"]))
+        images = torch.rand(2, 3, 112, 112)
+        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+        first = F.conv2d(images, tensors["conv_1_conv2d_weight"], padding=1)
+        statistics = (tensors[f"conv_1_batchnorm_{name}"] for name in ("moving_mean", "moving_var", "gamma", "beta"))
+        first = F.prelu(F.batch_norm(first, *statistics, eps=1e-3), tensors["conv_1_relu_gamma"].flatten())
+        assert_close(body.features[:2](images), first, rtol=1e-4, atol=1e-4)
         assert_close(body.features[-1].running_var, torch.from_numpy(values["bn1_moving_var"]))
         assert body(torch.rand(1, 3, 112, 112)).shape == (1, 128)
 

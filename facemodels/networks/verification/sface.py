@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facemodels.errors import InputError
 from facemodels.networks.verification.verifier import Facts, Verifier, find_weights
@@ -57,8 +58,20 @@ def _convolution(inside: int, outside: int, kernel: int, stride: int, groups: in
     return [
         nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outside, eps=1e-3),
-        nn.PReLU(outside),
+        _Slope(outside),
     ]
+
+
+class _Slope(nn.Module):
+    """`torch.nn.PReLU` for channels; its own backward pass takes a third of the network's time on a CPU."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, 1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        positive = values.relu()
+        return positive + self.weight * (values - positive)
 
 
 def load_sface(path: str | os.PathLike[str] | None = None) -> Verifier:
@@ -87,7 +100,18 @@ def load_sface(path: str | os.PathLike[str] | None = None) -> Verifier:
             _copy(body.head.bias, weights["pre_fc1_bias"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{file} is not SFace ({error}); {_ADVICE}") from error
+    body.features = _folded(body.features)
     return Verifier(body, FACTS)
+
+
+def _folded(layers: nn.Sequential) -> nn.Sequential:
+    """The same layers with the statistics behind each convolution made part of it."""
+    modules = list(layers.children())
+    folded: list[nn.Module] = []
+    for first in range(0, len(modules) - 1, 3):
+        convolution, statistics, activation = modules[first : first + 3]
+        folded += [fuse_conv_bn_eval(convolution, statistics), activation]  # type: ignore[type-var]
+    return nn.Sequential(*folded, modules[-1])
 
 
 def _fill(layers: nn.Module, names: list[str], weights: dict[str, np.ndarray]) -> None:
