@@ -34,7 +34,7 @@ class Uses(Module):
         if factored:
             ml.optim.factor_gradients(self, smallest=0)
         # the step is so small that the next round sees the same numbers, and the first moment is the gradient
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=1e-30, betas=(0, 0.99), weight_decay=0, fused=True)
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=1e-30, betas=(0.0, 0.99), weight_decay=0, fused=True)
 
     @torch.enable_grad()
     def step(self, targets: list[Tensor], uses: list[list[Tensor]]) -> list[Tensor]:
