@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from facemodels.config import SIZE
 from facemodels.errors import InputError, RunError
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ def synthesise(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every face.")] = 0,
     images_per_person: Annotated[int, typer.Option(min=1, help="Faces of the same person, but in FaceFactors.")] = 4,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels: 64 or 128.")] = SIZE,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render faces of the built-in model with exact factors; a run that was stopped goes on where it was."""
@@ -89,6 +91,7 @@ def synthesise(
             held_out=held_out,
             seed=seed,
             images_per_person=images_per_person,
+            size=size,
             workers=workers,
         )
     except KeyboardInterrupt:
@@ -118,6 +121,7 @@ def prepare(
         float, typer.Option(min=0, help="Smooth fits of frames over time, so strongly; 10 is a good choice.")
     ] = 0.0,
     mirror: Annotated[bool, typer.Option("--mirror", help="Add each training photo mirrored, fitted anew.")] = False,
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels: 64 or 128.")] = SIZE,
     seed: Annotated[int, typer.Option(help="Fixes the draw of other poses.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes about 0.5 GB.")] = 2,
 ) -> None:
@@ -140,6 +144,7 @@ def prepare(
             frame_step=frame_step,
             smoothing=smooth,
             mirror=mirror,
+            size=size,
             seed=seed,
             workers=workers,
         )
@@ -275,6 +280,7 @@ def train_verifier(
         raise InputError(f"the directory of {out} does not exist; make it first")
     faces = PreparedSet(prepared)
     check_synthetic(faces)  # who is on a photo is for evaluation alone
+    faces.require_size(SIZE)
     persons = torch.tensor(faces.split("train")["person"][:])
     if len(persons.unique()) < 2:
         raise InputError(f"{prepared} shows fewer than two persons to train on; synthesise more faces")
@@ -308,7 +314,8 @@ def edit(
     chosen = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
     factors = [name for name, wanted in chosen.items() if wanted] or list(EDITABLE)
     detector = MediaPipeDetector()
-    mine, theirs = (to_tensor(load_photo(path, detector).crop) for path in (source, target))
+    size = network.config.size
+    mine, theirs = (to_tensor(load_photo(path, detector, size=size).crop) for path in (source, target))
     edit_sheet(network, mine, theirs, factors, together=any(chosen.values()) and len(factors) > 1).save(out)
     print(f"wrote {out}")
 

@@ -171,8 +171,9 @@ def evaluate(
         limit: Measure at most so many faces, evenly spread over the split; persons are told apart among all.
 
     Raises:
-        InputError: The split is empty, or the labels do not fit the set.
+        InputError: The split is empty, or the labels or the size do not fit the set.
     """
+    prepared.require_size(model.config.size)
     rows = _rows(prepared, split)
     if len(rows) == 0:
         raise InputError(f"{prepared.path} holds no faces of the split {split!r}; prepare it from more photos")

@@ -108,8 +108,6 @@ def save_checkpoint(
         RunError: It could not be written; those before it are intact.
     """
     final = Path(run) / f"{_PREFIX}{progress['step']:08d}"
-    if final.is_dir():  # the run has been here: nothing changed since
-        return final
     network = plain_network(trained.network, wanted=write)
     files = {"optimizer": _optimizer_tensors(trained.network, trained.optimizer)}
     if trained.adversary is not None and trained.adversary_optimizer is not None:
@@ -128,6 +126,7 @@ def save_checkpoint(
         (partial / "training.json").write_text(json.dumps(progress, indent=1) + "\n")
         for path in (*partial.iterdir(), partial):
             _flush(path)
+        shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _flush(Path(run))
     except (OSError, SafetensorError, InputError) as error:

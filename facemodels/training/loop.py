@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.config import NetworkConfig, TrainingConfig
+from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
 from facemodels.morphable import MorphableModel
@@ -94,13 +94,15 @@ def train(
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: The set is empty, the settings differ from those of the run, or a checkpoint is broken.
+        InputError: The set is empty or of another size, the settings differ from those of the run, or a checkpoint is
+            broken.
         RunError: The run diverged, lost a process, or had no room for a checkpoint; the last one is intact.
         KeyboardInterrupt: It was asked to stop, and has left a checkpoint.
     """
     if (training.steps is None) == (training.minutes is None):
         raise InputError("training needs either a number of steps or a number of minutes; give one of them")
-    accelerator = start(training.precision)
+    prepared.require_size(network.size)
+    accelerator = start(training.precision, all_used=_all_used(training.weights))
     run = Path(run)
     trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
     try:
@@ -201,6 +203,7 @@ class _Trainer:
         self.logs = Logs(run, self.progress.step) if self.main else None
 
         self.since = self.saved = time.monotonic()
+        self.saved_step = self.progress.step
 
     def to_the_end(self, show: bool) -> NeuroTensorialAutoencoder:
         """Train until the run is finished, or until somebody asks it to stop."""
@@ -227,10 +230,9 @@ class _Trainer:
                     raise KeyboardInterrupt
                 if common["unsaved"] > 60 * training.checkpoint_minutes:
                     self._save()
-        if progress.step > started:
-            if training.sheet_every and progress.step % training.sheet_every:
-                self._look()
-            self._save()
+        if training.sheet_every and progress.step > started and progress.step % training.sheet_every:
+            self._look()
+        self._save()
         network = plain_network(self.trained.network, wanted=True)
         assert network is not None
         return network.eval()
@@ -363,6 +365,9 @@ class _Trainer:
             self._save()
 
     def _save(self) -> None:
+        if self.saved_step == self.progress.step:
+            return
+        self.saved_step = self.progress.step
         scaler, training = self.accelerator.scaler, self.training
         values = {
             **dataclasses.asdict(self.progress),
@@ -453,6 +458,14 @@ def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None)
     else:
         scaler.step(optimizer)
         scaler.update()
+
+
+def _all_used(weights: LossWeights) -> bool:
+    """Whether no term is switched off that alone reaches some of the network's weights."""
+    paper = (
+        name for name, weight in vars(LossWeights()).items() if weight and name not in ("adversarial", "verification")
+    )
+    return all(getattr(weights, name) for name in paper)
 
 
 def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:

@@ -21,8 +21,12 @@ TIMEOUT = datetime.timedelta(minutes=10)
 """How long a process waits for the others: while one reads its faces, writes a checkpoint or draws a sheet."""
 
 
-def start(precision: str) -> Accelerator:
+def start(precision: str, all_used: bool) -> Accelerator:
     """Join the processes that `accelerate launch` or `torchrun` started; alone without one of them.
+
+    Args:
+        precision: Accelerate's mixed precision.
+        all_used: Whether every step gives every weight a gradient.
 
     Raises:
         InputError: The device cannot compute in this precision.
@@ -39,8 +43,7 @@ def start(precision: str) -> Accelerator:
             mixed_precision=precision,
             kwargs_handlers=[
                 InitProcessGroupKwargs(timeout=TIMEOUT),
-                # a term that is switched off may leave weights without a gradient
-                DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
+                DistributedDataParallelKwargs(find_unused_parameters=not all_used, gradient_as_bucket_view=True),
             ],
         )
     finally:
@@ -61,6 +64,7 @@ def share(module: nn.Module, accelerator: Accelerator, shard: bool) -> nn.Module
         return module
     if shard:
         mesh = torch.distributed.init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
         fully_shard(module, mesh=mesh)
         return module
     return accelerator.prepare_model(module)

@@ -214,6 +214,11 @@ class TestReport:
         with pytest.raises(InputError, match="holds no faces of the split 'test'"):
             evaluate(model, everything)
 
+    def test_a_set_of_another_size(self, model, morphable, tmp_path):
+        large = write_prepared(tmp_path / "set", make_rows(3, size=128), morphable, {"source": "made for tests"})
+        with pytest.raises(InputError, match="holds pictures of 128 pixels, the network takes 64"):
+            evaluate(model, large)
+
 
 @pytest.fixture
 def synthetic(morphable, tmp_path):

@@ -222,6 +222,17 @@ class TestOccluders:
             shares.append(1 - seen.mean())
         assert 0.002 < np.mean(shares) < 0.4
 
+    @pytest.mark.parametrize("name", OCCLUDERS)
+    def test_hides_as_much_of_a_larger_picture(self, name, sight):
+        for seed in range(3):
+            seen = []
+            for size in (64, 128):
+                there = dataclasses.replace(sight, size=size)
+                layers = OCCLUDERS[name](there, np.random.default_rng(seed))
+                seen.append(cover_image(np.full((size, size, 3), 0.5), layers)[1])
+            halved = seen[1].reshape(64, 2, 64, 2).mean(axis=(1, 3))
+            assert_allclose(halved, seen[0], atol=0.13)  # samples lie more densely
+
     def test_no_hair_falls_from_a_bald_head(self, sight):
         image = np.full((64, 64, 3), 0.5)
         bald = dataclasses.replace(sight, bald=True)

@@ -10,9 +10,11 @@ from typing import ClassVar
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import make_rows
 from torch.testing import assert_close
 
 from facemodels.config import TrainingConfig
+from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError, RunError
 from facemodels.training import loop as loop_module
 from facemodels.training import train
@@ -176,6 +178,10 @@ def test_a_checkpoint_says_what_it_was_trained_on(prepared, tmp_path, settings):
 def test_refusals(prepared, tmp_path, settings):
     with pytest.raises(InputError, match="either a number of steps or a number of minutes"):
         train(prepared, tmp_path, **shortened(settings, minutes=1.0))
+    large = write_prepared(tmp_path / "large", make_rows(4, size=128), prepared.morphable, {})
+    with pytest.raises(InputError, match="holds pictures of 128 pixels, the network takes 64; prepare it anew"):
+        train(large, tmp_path / "larger", **settings)
+    assert not (tmp_path / "larger").exists()
     with pytest.raises(InputError, match="holds 16 faces to train on, fewer than one batch of 17"):
         train(prepared, tmp_path, **shortened(settings, batch=17))
     train(prepared, tmp_path, **settings)

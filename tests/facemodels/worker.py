@@ -1,0 +1,101 @@
+"""Training processes of the tests: real ones, forked from a server that has imported everything already."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["facemodels.training"])
+DEADLINE = 300.0  # seconds that a process may take on a busy machine
+
+
+def start(folder: Path, settings: dict[str, Any], processes: int = 1, **options: Any) -> list[Any]:
+    """Start the processes of a run; each writes what it prints to a file of `folder`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    started = []
+    for rank in range(processes):
+        place = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": processes,
+            "LOCAL_WORLD_SIZE": processes,
+            "MASTER_PORT": port,
+        }
+        environment = {name: str(value) for name, value in place.items()} | {
+            "MASTER_ADDR": "127.0.0.1",
+            "OMP_NUM_THREADS": "1",
+        }
+        arguments = (settings, environment if processes > 1 else {}, folder / f"{rank}.txt", options)
+        started.append(CONTEXT.Process(target=_work, args=arguments))
+        started[-1].start()
+    return started
+
+
+def finish(folder: Path, processes: list[Any]) -> list[tuple[int, str]]:
+    """Wait for the processes; the exit status and the output of each."""
+    for process in processes:
+        process.join(DEADLINE)
+        if process.is_alive():
+            process.kill()
+            raise AssertionError(f"a process is still at work: {_outputs(folder)}")
+    return list(zip((process.exitcode for process in processes), _outputs(folder), strict=True))
+
+
+def _outputs(folder: Path) -> list[str]:
+    return [path.read_text() for path in sorted(folder.glob("?.txt"))]
+
+
+def _work(settings: dict[str, Any], environment: dict[str, str], output: Path, options: dict[str, Any]) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ.update(environment)
+    sys.argv = ["facemodels", "train"]
+    import torch
+
+    from facemodels import cli
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.training import end_processes, loop, train
+
+    torch.set_num_threads(1)
+    if options.get("double"):
+        _compute_in_double(torch, PreparedSet, loop)
+    if options.get("killed_in_step") and environment.get("RANK", "0") == str(options.get("killed", 0)):
+        original = loop._Trainer._advance
+
+        def advance(self: Any, stop: float) -> Any:
+            if self.progress.step + 1 == options["killed_in_step"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(self, stop)
+
+        loop._Trainer._advance = advance  # type: ignore[method-assign]
+
+    def command() -> None:
+        train(PreparedSet(settings["prepared"]), settings["run"], **settings["train"])
+        end_processes()
+
+    cli.app = command  # type: ignore[assignment]
+    cli.main()
+
+
+def _compute_in_double(torch: Any, prepared_set: Any, loop: Any) -> None:
+    """float64 wherever training says float32."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    faces, load_verifier = prepared_set.faces, loop.load_verifier
+
+    def in_double(self: Any, *arguments: Any) -> Any:
+        batch = faces(self, *arguments)
+        return type(batch)(
+            **{name: value.double() if value.is_floating_point() else value for name, value in vars(batch).items()}
+        )
+
+    prepared_set.faces = in_double
+    loop.load_verifier = lambda name: load_verifier(name).double()
