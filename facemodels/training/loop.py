@@ -469,7 +469,7 @@ def _all_used(weights: LossWeights) -> bool:
 def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:
     """The faces to train on, without black pictures and without numbers that are none."""
     faces = prepared.faces("train")
-    usable = faces.image.flatten(1).any(1)
+    usable = faces.image.flatten(1).any(1).bool()  # of bytes, any() makes bytes
     for value in vars(faces).values():
         if value.is_floating_point():
             usable &= value.isfinite().all(1)

@@ -121,18 +121,21 @@ def test_killed_while_saving_and_resumed_equals_straight(settings, tmp_path):
 
 
 LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"],
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2"],
 }
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_launchers(prepared, tmp_path, launcher):
     arguments = ["train", prepared.path, "--preset", "demo", "--steps", 2, "--batch", 2, "--sheet-every", 0, "--out"]
-    command = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "facemodels", *map(str, arguments), "run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = list(LAUNCHERS[launcher])
+    if launcher == "accelerate":
+        launch += ["--main_process_port", str(worker.free_port())]
+    command = [sys.executable, "-m", *launch, "-m", "facemodels", *map(str, arguments), "run"]
     if launcher == "torchrun":
         command.append("--fsdp")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.count("trained: run") == 1, done.stderr
     assert load_progress(checkpoints(tmp_path / "run")[-1])["faces"] == 8

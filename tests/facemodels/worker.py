@@ -13,11 +13,16 @@ CONTEXT.set_forkserver_preload(["facemodels.training"])
 DEADLINE = 300.0  # seconds that a process may take on a busy machine
 
 
-def start(folder: Path, settings: dict[str, Any], processes: int = 1, **options: Any) -> list[Any]:
-    """Start the processes of a run; each writes what it prints to a file of `folder`."""
+def free_port() -> int:
+    """A port that nobody listens on just now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start(folder: Path, settings: dict[str, Any], processes: int = 1, **options: Any) -> list[Any]:
+    """Start the processes of a run; each writes what it prints to a file of `folder`."""
+    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     started = []
     for rank in range(processes):
