@@ -103,21 +103,23 @@ def train(
     accelerator = start(training.precision, all_used=_all_used(training.weights))
     run = Path(run)
     trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
-    try:
-        return trainer.to_the_end(progress)
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"{accelerator.device} has too little memory for {training.batch} faces at once: halve the batch and"
-            f" double the accumulation; {_left(run)}"
-        ) from error
-    except RuntimeError as error:
-        if accelerator.num_processes > 1 and is_lost_process(error):
-            raise RunError(f"another process of this run ended or does not answer; {_left(run)}") from error
-        raise
-    except OSError as error:
-        raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
-    finally:
-        trainer.close()
+    with StopRequest() as stop:
+        try:
+            return trainer.to_the_end(progress, stop)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"{accelerator.device} has too little memory for {training.batch} faces at once: halve the batch and"
+                f" double the accumulation; {_left(run)}"
+            ) from error
+        except RuntimeError as error:
+            if accelerator.num_processes > 1 and is_lost_process(error):
+                stop.ending = True  # the launcher, too, notices that one is gone, and sends SIGTERM to the others
+                raise RunError(f"another process of this run ended or does not answer; {_left(run)}") from error
+            raise
+        except OSError as error:
+            raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
+        finally:
+            trainer.close()
 
 
 @dataclasses.dataclass
@@ -203,7 +205,7 @@ class _Trainer:
         self.since = self.saved = time.monotonic()
         self.saved_step = self.progress.step
 
-    def to_the_end(self, show: bool) -> NeuroTensorialAutoencoder:
+    def to_the_end(self, show: bool, stop: StopRequest) -> NeuroTensorialAutoencoder:
         """Train until the run is finished, or until somebody asks it to stop."""
         progress, training = self.progress, self.training
         started = progress.step
@@ -215,7 +217,7 @@ class _Trainer:
         )
         self.step.train()
         self.since = self.saved = time.monotonic()
-        with bar, StopRequest() as stop:
+        with bar:
             while _fraction(progress, training) < 1:
                 common = self._advance(float(stop.wanted))
                 bar.n = round(1000 * _fraction(progress, training))
