@@ -23,7 +23,7 @@ import torch
 
 from facemodels.config import NetworkConfig, TrainingConfig, preset
 from facemodels.data.dataset import PreparedSet
-from facemodels.evaluation.report import LINES, Labels, evaluate, teach_judge
+from facemodels.evaluation.report import LINES, evaluate, teach_judge
 from facemodels.training import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,6 +93,7 @@ SHOWN = {
     "turned_mask_iou": "turned mask IoU",
     "turn_of_appearance": "turn",
     "cycle_pose_degrees": "cycle °",
+    "unedited_pose_degrees": "unedited °",
     "leak": "leak",
     "background_knows_face": "background knows",
 }
@@ -143,8 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rungs = [name for name in rungs if name != "verification"]
     plan = {name: settings(name, steps=options.steps, seed=0, verifier=options.verifier) for name in rungs}
     prepared = PreparedSet(options.prepared)
-    labels = Labels.of(prepared, options.labels, options.label)
-    judge = None if labels.train is None else teach_judge(prepared, labels)
+    judge = teach_judge(prepared, options.labels, options.label)
     for seed in range(options.seeds):
         for name, (network, training) in plan.items():
             key = dict(zip(KEYS, (prepared.path.resolve().name, str(options.steps), name, str(seed)), strict=True))

@@ -322,8 +322,12 @@ def edit(
 
 @app.command()
 def evaluate(
-    prepared: Annotated[Path, typer.Argument(help="Prepared set; its held-out split is used.")] = Path("prepared"),
+    prepared: Annotated[Path, typer.Argument(help="Prepared set.")] = Path("prepared"),
     model: Model = None,
+    split: Annotated[str, typer.Option(help="test, train, or all of a set that was not trained on.")] = "test",
+    taught_by: Annotated[
+        Path | None, typer.Option(help="Set whose split train teaches the judge of swaps; by default the set itself.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns `file`, the label's and, if known, `identity`.")
     ] = None,
@@ -340,9 +344,17 @@ def evaluate(
     from facemodels.evaluation.report import evaluate as evaluate_network
     from facemodels.networks.verification import load_verifier
 
-    judge = None if verifier is None else load_verifier(verifier)
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
     report = evaluate_network(
-        _load(model), PreparedSet(prepared), labels=labels, label=label, verifier=judge, limit=limit
+        _load(model),
+        PreparedSet(prepared),
+        labels,
+        label,
+        split=split,
+        teacher=None if taught_by is None else PreparedSet(taught_by),
+        verifier=None if verifier is None else load_verifier(verifier),
+        limit=limit,
     )
     for line in report.lines():
         print(line)
