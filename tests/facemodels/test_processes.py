@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import worker
 from safetensors.torch import load_file
-from test_training import assert_same_state, weights
 from torch.testing import assert_close
 
 from facemodels.config import LossWeights

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import multilinear as ml
 from multilinear.nn import CPCore, Multilinear, TuckerCore
-from multilinear.optim import FactoredGradient, average_gradients, factor_gradients
+from multilinear.optim import FactoredGradient, factor_gradients, gather_gradients
 
 SIZES, OUTPUTS, SAMPLES = (3, 4, 5), 70, 3
 OPTIMIZERS = {
@@ -368,12 +368,12 @@ def _train_in_parallel(rank, dense_rank):
                 (wrapped(x[mine], target[mine]) * len(x[mine]) / 6).backward()
         if rank == dense_rank:
             model.core.weight.grad.abs()  # makes it dense
-        average_gradients(model)
+        gather_gradients(model)
         assert isinstance(model.core.weight.grad, FactoredGradient) == (dense_rank is None)
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5))
         optimizer.step()
         optimizer.zero_grad()
-    average_gradients(model)  # of nothing
+    gather_gradients(model)  # of nothing
     assert model.core.weight.grad is None
     single, expected = _train_alone()
     for value, other in zip(model.parameters(), single.parameters(), strict=True):
