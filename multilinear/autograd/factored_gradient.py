@@ -268,6 +268,11 @@ def _zero_(func: Any, args: Any, kwargs: Any) -> Any:
     return args[0]
 
 
+def _zero_each(func: Any, args: Any, kwargs: Any) -> None:
+    for gradient in args[0]:
+        gradient.zero_()
+
+
 def _copy_(func: Any, args: Any, kwargs: Any) -> Any:
     target, source = args[:2]
     if not (isinstance(target, FactoredGradient) and isinstance(source, FactoredGradient)):
@@ -356,6 +361,7 @@ _KNOWN: dict[Any, Callable[[Any, Any, Any], Any]] = {
     _aten.empty_like.default: _empty_like,
     _aten.new_empty_strided.default: _empty,
     _aten.zero_.default: _zero_,
+    _aten._foreach_zero_.default: _zero_each,
     _aten.copy_.default: _copy_,
     _aten.add.Tensor: _add,
     _aten.add_.Tensor: _add_,

@@ -124,6 +124,17 @@ class TestTraining:
             assert ours.dtype == torch.float32
             assert (ours - theirs).norm() < 0.01 * theirs.norm()  # 8 bits of mantissa
 
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_gradients_set_to_zero(self, fused):
+        model = Faces()
+        factor_gradients(model, smallest=0)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+        for _ in range(2):
+            model(*batch(0)).backward()
+            optimizer.zero_grad(set_to_none=False)
+            assert model.core.weight.grad.is_factored and model.core.weight.grad.norm() == 0
+        optimizer.step()
+
     @pytest.mark.parametrize("rows", [1, 7, 70, 1000])
     def test_any_height_of_blocks(self, rows, monkeypatch):
         monkeypatch.setattr("multilinear.autograd.factored_gradient.BLOCK", rows * 60)
