@@ -98,13 +98,15 @@ class FactoredGradient(Tensor):
         height = min(max((BLOCK_CUDA if self.is_cuda else BLOCK) // max(columns, 1), 1), max(outputs, 1))
         buffer = torch.empty(height, columns, dtype=self.dtype, device=self.device)
         whole, partial = self._products()
+        # with out=, which autocast leaves alone
         for start in range(0, outputs, height):
             rows = slice(start, min(start + height, outputs))
             block = buffer[: rows.stop - start]
             torch.mm(whole[0][:, rows].mT, whole[1], out=block)
             shaped = block.view(-1, *sizes)
             for residual, product, constant, varying in partial:
-                shaped.addcmul_((residual[:, rows].mT @ product).view(-1, *varying), constant)
+                part = torch.mm(residual[:, rows].mT, product, out=product.new_empty(len(block), product.shape[1]))
+                shaped.addcmul_(part.view(-1, *varying), constant)
             yield rows, shaped
 
     def squared_norm(self) -> Tensor:
