@@ -362,6 +362,24 @@ def evaluate(
         out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write to.")],
+    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
+) -> None:
+    """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
+    from facemodels.export import export as export_network
+
+    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx)
+    for line in exported.lines():
+        print(line)
+
+
 def _load(model: Path | None):
     from facemodels.autoencoder import NeuroTensorialAutoencoder
     from facemodels.training.checkpoint import newest_run, resolve
