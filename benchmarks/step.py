@@ -36,6 +36,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig, TrainingConfig, preset
 from facemodels.data.dataset import Faces
 from facemodels.morphable import MorphableModel
+from facemodels.networks import channels_last
 from facemodels.training.adversary import Adversary
 from facemodels.training.step import TrainingStep
 
@@ -234,13 +235,6 @@ class Trainer:
     def _wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
-
-
-def channels_last(module: nn.Module) -> None:
-    """Convolutions with the channels fastest; a four-mode core keeps its order, which its products rely on."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def interleave(settings: dict[str, Setting], *, device: str, rounds: int, threads: int = 1) -> dict[str, Any]:

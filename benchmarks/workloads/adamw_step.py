@@ -33,8 +33,8 @@ class Uses(Module):
         self.layer.weight = Parameter(core)  # shared by all providers: no step is long enough to change it
         if factored:
             ml.optim.factor_gradients(self, smallest=0)
-        # the step is so small that the next round sees the same numbers
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=1e-30, weight_decay=0, fused=True)
+        # the step is so small that the next round sees the same numbers, and the first moment is the gradient
+        self.optimizer = torch.optim.AdamW(self.parameters(), lr=1e-30, betas=(0.0, 0.99), weight_decay=0, fused=True)
 
     @torch.enable_grad()
     def step(self, targets: list[Tensor], uses: list[list[Tensor]]) -> list[Tensor]:

@@ -19,6 +19,7 @@ from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
 from facemodels.morphable import MorphableModel
+from facemodels.networks import channels_last
 from facemodels.networks.verification import load_verifier
 from facemodels.parallel import average_gradients
 from facemodels.progress import progress_bar
@@ -45,6 +46,7 @@ from facemodels.training.processes import (
 )
 from facemodels.training.step import TrainingStep
 from facemodels.training.stopping import StopRequest
+from multilinear.optim import factor_gradients, gather_gradients
 
 SKIPPED_IN_A_ROW = 10
 """Steps without a finite objective after which a run ends."""
@@ -94,12 +96,14 @@ def train(
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: The set is empty, the settings differ from those of the run, or a checkpoint is broken.
+        InputError: The set is empty or of another size, the settings differ from those of the run, or a checkpoint is
+            broken.
         RunError: The run diverged, lost a process, or had no room for a checkpoint; the last one is intact.
         KeyboardInterrupt: It was asked to stop, and has left a checkpoint.
     """
     if (training.steps is None) == (training.minutes is None):
         raise InputError("training needs either a number of steps or a number of minutes; give one of them")
+    prepared.require_size(network.size)
     accelerator = start(training.precision, all_used=_all_used(training.weights))
     run = Path(run)
     trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
@@ -173,7 +177,7 @@ class _Trainer:
         torch.manual_seed(training.seed)
         network = fit_to_morphable(network, prepared.morphable)
         model = NeuroTensorialAutoencoder(network, prepared.morphable)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(model)
         source = f"{len(self.faces)} faces of the prepared set `{prepared.path.name}`."
         model.card = str(model.generate_model_card(training_data=source))
         adversary = Adversary(network, training) if training.weights.adversarial else None
@@ -192,6 +196,8 @@ class _Trainer:
             if module is not None:
                 module.to(device)
         step = TrainingStep(model, training, prepared.morphable, adversary, verifier)
+        if not shard and accelerator.scaler is None:  # sharded weights and scaled gradients have to be dense
+            factor_gradients(step)
         self.step = share(step, accelerator, shard)
         optimizer = _optimizer(model, training, training.learning_rate, training.betas, training.weight_decay)
         other = _optimizer(adversary, training, training.discriminator_rate, _BEGAN_BETAS, 0.0) if adversary else None
@@ -256,6 +262,7 @@ class _Trainer:
         scaler = self.accelerator.scaler
         if scaler is not None:
             scaler.unscale_(trained.optimizer)
+        gather_gradients(trained.network)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm(gradients))
         if adversary is not None:
