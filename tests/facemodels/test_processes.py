@@ -122,19 +122,17 @@ def test_killed_while_saving_and_resumed_equals_straight(settings, tmp_path):
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2"],
+    "torchrun, sharded": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "accelerate": ["accelerate.commands.launch", "--use_fsdp", "--num_processes", "2", "--main_process_port", "PORT"],
 }
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_launchers(prepared, tmp_path, launcher):
+    launch = [word.replace("PORT", str(worker.free_port())) for word in LAUNCHERS[launcher]]
     arguments = ["train", prepared.path, "--preset", "demo", "--steps", 2, "--batch", 2, "--sheet-every", 0, "--out"]
-    launch = list(LAUNCHERS[launcher])
-    if launcher == "accelerate":
-        launch += ["--main_process_port", str(worker.free_port())]
     command = [sys.executable, "-m", *launch, "-m", "facemodels", *map(str, arguments), "run"]
-    if launcher == "torchrun":
-        command.append("--fsdp")
+    command += ["--fsdp"] if launcher == "torchrun, sharded" else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.count("trained: run") == 1, done.stderr
