@@ -115,6 +115,8 @@ def train(
                 f"{accelerator.device} has too little memory for {training.batch} faces at once: halve the batch and"
                 f" double the accumulation; {_left(run)}"
             ) from error
+        except RunError:
+            raise
         except RuntimeError as error:
             if accelerator.num_processes > 1 and is_lost_process(error):
                 stop.ending = True  # the launcher, too, notices that one is gone, and sends SIGTERM to the others
