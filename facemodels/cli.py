@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from facemodels.config import SIZE
 from facemodels.errors import InputError, RunError
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ def synthesise(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every face.")] = 0,
     images_per_person: Annotated[int, typer.Option(min=1, help="Faces of the same person, but in FaceFactors.")] = 4,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels: 64 or 128.")] = SIZE,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render faces of the built-in model with exact factors; a run that was stopped goes on where it was."""
@@ -89,6 +91,7 @@ def synthesise(
             held_out=held_out,
             seed=seed,
             images_per_person=images_per_person,
+            size=size,
             workers=workers,
         )
     except KeyboardInterrupt:
@@ -118,6 +121,7 @@ def prepare(
         float, typer.Option(min=0, help="Smooth fits of frames over time, so strongly; 10 is a good choice.")
     ] = 0.0,
     mirror: Annotated[bool, typer.Option("--mirror", help="Add each training photo mirrored, fitted anew.")] = False,
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels: 64 or 128.")] = SIZE,
     seed: Annotated[int, typer.Option(help="Fixes the draw of other poses.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes about 0.5 GB.")] = 2,
 ) -> None:
@@ -140,6 +144,7 @@ def prepare(
             frame_step=frame_step,
             smoothing=smooth,
             mirror=mirror,
+            size=size,
             seed=seed,
             workers=workers,
         )
@@ -186,7 +191,9 @@ def _vertices(path: Path | None) -> list[int] | None:
 @app.command()
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
-    preset: Annotated[str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")
+    ] = "small",
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Length of the run in minutes; 25 if there is no --steps.")
     ] = None,
@@ -273,6 +280,7 @@ def train_verifier(
         raise InputError(f"the directory of {out} does not exist; make it first")
     faces = PreparedSet(prepared)
     check_synthetic(faces)  # who is on a photo is for evaluation alone
+    faces.require_size(SIZE)
     persons = torch.tensor(faces.split("train")["person"][:])
     if len(persons.unique()) < 2:
         raise InputError(f"{prepared} shows fewer than two persons to train on; synthesise more faces")
@@ -306,15 +314,20 @@ def edit(
     chosen = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
     factors = [name for name, wanted in chosen.items() if wanted] or list(EDITABLE)
     detector = MediaPipeDetector()
-    mine, theirs = (to_tensor(load_photo(path, detector).crop) for path in (source, target))
+    size = network.config.size
+    mine, theirs = (to_tensor(load_photo(path, detector, size=size).crop) for path in (source, target))
     edit_sheet(network, mine, theirs, factors, together=any(chosen.values()) and len(factors) > 1).save(out)
     print(f"wrote {out}")
 
 
 @app.command()
 def evaluate(
-    prepared: Annotated[Path, typer.Argument(help="Prepared set; its held-out split is used.")] = Path("prepared"),
+    prepared: Annotated[Path, typer.Argument(help="Prepared set.")] = Path("prepared"),
     model: Model = None,
+    split: Annotated[str, typer.Option(help="test, train, or all of a set that was not trained on.")] = "test",
+    taught_by: Annotated[
+        Path | None, typer.Option(help="Set whose split train teaches the judge of swaps; by default the set itself.")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns `file`, the label's and, if known, `identity`.")
     ] = None,
@@ -329,22 +342,24 @@ def evaluate(
     """Measure a network on the held-out split, beside what one trained on photos should reach."""
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.report import evaluate as evaluate_network
+    from facemodels.networks.verification import load_verifier
 
-    judge = None if verifier is None else _verifier(verifier)
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
     report = evaluate_network(
-        _load(model), PreparedSet(prepared), labels=labels, label=label, verifier=judge, limit=limit
+        _load(model),
+        PreparedSet(prepared),
+        labels,
+        label,
+        split=split,
+        teacher=None if taught_by is None else PreparedSet(taught_by),
+        verifier=None if verifier is None else load_verifier(verifier),
+        limit=limit,
     )
     for line in report.lines():
         print(line)
     if out:
         out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-
-
-def _verifier(name: str):
-    from facemodels.networks.verification import load_dlib, load_sface, load_small
-
-    known = {"sface": load_sface, "dlib": load_dlib}
-    return known[name]() if name in known else load_small(name)
 
 
 @app.command()

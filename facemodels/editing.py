@@ -11,7 +11,6 @@ from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder, Rendering, check_images
 from facemodels.codes import Codes, check_factor
-from facemodels.config import SIZE
 
 EDITABLE = ("expression", "pose", "light", "identity")
 """The factors that make sense to take over from another face."""
@@ -144,7 +143,7 @@ def interpolate(
 
 
 def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 h w"]:
-    """A crop of bytes, (64, 64, 3), as a batch of one image in [0, 1]."""
-    if crop.shape != (SIZE, SIZE, 3):
-        raise ValueError(f"to_tensor: the crop must have shape ({SIZE}, {SIZE}, 3), got {crop.shape}; align it first")
+    """A crop of bytes, (size, size, 3), as a batch of one image in [0, 1]."""
+    if crop.ndim != 3 or crop.shape[0] != crop.shape[1] or crop.shape[2] != 3:
+        raise ValueError(f"to_tensor: the crop must have shape (size, size, 3), got {crop.shape}; align it first")
     return torch.tensor(crop).permute(2, 0, 1)[None].float() / 255

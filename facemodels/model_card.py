@@ -34,7 +34,7 @@ from facemodels.editing import to_tensor
 from facemodels.fitting.landmarks import MediaPipeDetector
 
 model = NeuroTensorialAutoencoder.from_pretrained("PATH OR OWNER/NAME")
-crop = to_tensor(load_photo("photo.jpg", MediaPipeDetector()).crop)
+crop = to_tensor(load_photo("photo.jpg", MediaPipeDetector(), size=model.config.size).crop)
 codes = model.encode(crop)                                   # identity, expression, pose, light, mask, background
 edited = model.decode(codes.replace(expression=-codes.expression)).image
 ```"""

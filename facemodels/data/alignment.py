@@ -20,6 +20,9 @@ from facemodels.fitting.landmarks import LandmarkDetector, Landmarks
 TEMPLATE = np.array(FIVE_POINTS)
 """Where the eyes' centres, the nose tip and the mouth's corners lie in the 64x64 crop, in pixels."""
 
+CROP_SIZES = range(32, 513, 16)
+"""Sides in pixels that a crop may have: networks halve them three or four times."""
+
 MIN_SIDE, MAX_PIXELS = 16, 105_000_000
 """Photos with a side shorter than this, or with more pixels in all, are refused."""
 
@@ -31,25 +34,41 @@ class AlignedPhoto:
     Attributes:
         name: What to call the photo in messages.
         photo: The whole photo, shape `(height, width, 3)`.
-        crop: The aligned face, shape `(64, 64, 3)`.
-        transform: Takes points of the photo to points of the crop.
-        landmarks: In pixels of the crop.
+        crop: The aligned face, shape `(size, size, 3)`.
+        transform: Takes points of the photo to points of a crop of 64 pixels, whatever the size of this one.
+        landmarks: In pixels of a crop of 64.
     """
 
     name: str
     photo: UInt8[np.ndarray, "height width 3"]
-    crop: UInt8[np.ndarray, "64 64 3"]
+    crop: UInt8[np.ndarray, "size size 3"]
     transform: Float[np.ndarray, "2 3"]
     landmarks: Landmarks
 
 
-def load_photo(photo: str | os.PathLike[str] | bytes, detector: LandmarkDetector, name: str = "") -> AlignedPhoto:
+def check_size(caller: str, size: int) -> None:
+    """Refuse crops of a size that no network takes.
+
+    Raises:
+        InputError: The size is none of `CROP_SIZES`.
+    """
+    if size not in CROP_SIZES:
+        raise InputError(
+            f"{caller}: size must be {CROP_SIZES.start} to {CROP_SIZES.stop - 1} pixels, a multiple of"
+            f" {CROP_SIZES.step}, got {size}; 64 and 128 are usual"
+        )
+
+
+def load_photo(
+    photo: str | os.PathLike[str] | bytes, detector: LandmarkDetector, name: str = "", *, size: int = SIZE
+) -> AlignedPhoto:
     """Read a photo, find its largest face and align it.
 
     Args:
         photo: Path, or the bytes of the file.
         detector: Finds the landmarks.
         name: What to call the photo in messages; by default the path.
+        size: Side of the crop in pixels, as the network takes it.
 
     Raises:
         InputError: The file is no image, or no face was found in it.
@@ -59,23 +78,25 @@ def load_photo(photo: str | os.PathLike[str] | bytes, detector: LandmarkDetector
     landmarks = detector.detect(image)
     if landmarks is None:
         raise InputError(f"no face found in {name}; try a larger or more frontal photo")
-    crop, transform = align(image, landmarks.five)
+    crop, transform = align(image, landmarks.five, size)
     return AlignedPhoto(name, image, crop, transform, landmarks.moved(transform))
 
 
 def align(
-    image: UInt8[np.ndarray, "height width 3"], five: Float[np.ndarray, "5 2"]
-) -> tuple[UInt8[np.ndarray, "64 64 3"], Float[np.ndarray, "2 3"]]:
-    """The 64x64 crop in which the five points lie as near as possible to `TEMPLATE`.
+    image: UInt8[np.ndarray, "height width 3"], five: Float[np.ndarray, "5 2"], size: int = SIZE
+) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "2 3"]]:
+    """The crop in which the five points lie as near as possible to `TEMPLATE`.
 
     The photo is turned, scaled and shifted, never mirrored or stretched; outside it its border pixels are repeated.
 
     Args:
         image: RGB.
         five: Eye centres, nose tip and mouth corners in pixels of `image`, as in `Landmarks.five`.
+        size: Side of the crop in pixels; larger crops show the same in more pixels.
 
     Returns:
-        The crop, and the matrix `[scale * rotation | shift]` that takes points of the image to points of the crop.
+        The crop, and the matrix `[scale * rotation | shift]` that takes points of the image to points of a crop of 64
+        pixels.
 
     Raises:
         ValueError: The five points coincide.
@@ -84,7 +105,9 @@ def align(
         Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", PAMI 13(4), 1991.
     """
     transform = similarity(five, TEMPLATE)
-    return resample(image, invert(transform), (SIZE, SIZE)), transform
+    to_image = invert(transform)
+    to_image[:, :2] *= SIZE / size
+    return resample(image, to_image, (size, size)), transform
 
 
 def similarity(

@@ -6,7 +6,7 @@ files of our own beside the Arrow data:
     morphable.safetensors   the `MorphableModel` whose coefficients the columns `identity` and `expression` are
     preparation.json        where the set came from and the settings that made it
 
-Columns (one row per face, h = w = 64):
+Columns (one row per face, h = w = 64 or the size that was asked for; pixels of figures are those of crops of 64):
 
     name             string      file name, or the number of the synthetic face
     split            string      "train" or "test"
@@ -157,6 +157,23 @@ class PreparedSet:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.table[0]["image"].width
+
+    def require_size(self, size: int) -> None:
+        """Refuse a set whose pictures are not of the size that a network takes.
+
+        Raises:
+            InputError: They are smaller or larger.
+        """
+        if len(self) and self.size != size:
+            raise InputError(
+                f"{self.path} holds pictures of {self.size} pixels, the network takes {size};"
+                f" prepare it anew with --size {size}, or choose another network"
+            )
 
     def split(self, split: str) -> datasets.Dataset:
         """The rows of `split` ("train" or "test") in their order on disk."""

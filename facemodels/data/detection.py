@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from facemodels.config import SIZE
 from facemodels.data.alignment import align, read_image
 from facemodels.errors import InputError
 from facemodels.fitting.landmarks import LandmarkDetector, Landmarks
 from facemodels.fitting.mirror import mirror_points
 
 _SURROUNDINGS = 0.6  # of the face's larger side, all around: what the second look sees of the photo
-_DOUBTFUL = 2.0  # pixels of the crop between the two looks above which turned photos are tried, too
+_DOUBTFUL = 2.0  # pixels of the 64 between the two looks above which turned photos are tried, too
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class FoundFace:
 
     Attributes:
         crop: The aligned face, RGB.
-        points: Landmarks in pixels of the crop, the mean of both looks.
-        transform: Takes points of the photo to points of the crop.
-        disagreement: Root mean square distance between the landmarks of both looks, in pixels of the crop; infinite
-            where the second look found no face.
+        points: Landmarks in pixels of a crop of 64, the mean of both looks.
+        transform: Takes points of the photo to points of a crop of 64.
+        disagreement: Root mean square distance between the landmarks of both looks, in pixels of a crop of 64;
+            infinite where the second look found no face.
         faces: How many faces the photo shows.
         turn: By how many degrees the photo had to be turned, anticlockwise, to find the face: 0, 90, 180 or 270.
     """
 
-    crop: UInt8[np.ndarray, "64 64 3"]
+    crop: UInt8[np.ndarray, "size size 3"]
     points: Float[np.ndarray, "478 3"]
     transform: Float[np.ndarray, "2 3"]
     disagreement: float
@@ -37,7 +38,9 @@ class FoundFace:
     turn: int
 
 
-def find_face(image: UInt8[np.ndarray, "height width 3"], detector: LandmarkDetector) -> FoundFace | None:
+def find_face(
+    image: UInt8[np.ndarray, "height width 3"], detector: LandmarkDetector, size: int = SIZE
+) -> FoundFace | None:
     """Find, check and align the largest face of a photo; None where there is none.
 
     The second look is at the mirrored surroundings of the face. Landmarks that follow the picture agree in both looks,
@@ -47,42 +50,44 @@ def find_face(image: UInt8[np.ndarray, "height width 3"], detector: LandmarkDete
     Args:
         image: RGB.
         detector: Finds landmarks.
+        size: Side of the crop in pixels.
     """
-    upright = _look_twice(image, detector, 0)
+    upright = _look_twice(image, detector, size, 0)
     if upright is not None and upright.disagreement <= _DOUBTFUL:
         return upright
     for quarters in (2, 1, 3):
-        turned = _look_twice(np.rot90(image, quarters), detector, quarters)
+        turned = _look_twice(np.rot90(image, quarters), detector, size, quarters)
         # believed only if both looks agree: textures look like faces from one side or another
         if turned is not None and turned.disagreement <= _DOUBTFUL:
             return turned
     return upright
 
 
-def examine(name: str, content: bytes | np.ndarray, detector: LandmarkDetector) -> FoundFace | str:
+def examine(name: str, content: bytes | np.ndarray, detector: LandmarkDetector, size: int = SIZE) -> FoundFace | str:
     """The face of a photo, or the reason why there is none.
 
     Args:
         name: What to call the photo.
         content: The bytes of the file, or the pixels.
         detector: Finds landmarks.
+        size: Side of the crop in pixels.
     """
     try:
         image = read_image(content, name) if isinstance(content, bytes) else content
-        found = find_face(image, detector)
+        found = find_face(image, detector, size)
     except InputError as error:
         return str(error)
     return found or f"no face found in {name}; try a larger or more frontal photo"
 
 
-def _look_twice(image: np.ndarray, detector: LandmarkDetector, quarters: int) -> FoundFace | None:
+def _look_twice(image: np.ndarray, detector: LandmarkDetector, size: int, quarters: int) -> FoundFace | None:
     first = detector.detect(np.ascontiguousarray(image))
     if first is None:
         return None
     second = _second_look(image, first, detector)
     mean = first if second is None else Landmarks.from_points((first.points + second) / 2, first.faces)
     try:
-        crop, transform = align(image, mean.five)
+        crop, transform = align(image, mean.five, size)
     except ValueError:  # five points in one place are no face
         return None
     scale = math.sqrt(abs(np.linalg.det(transform[:, :2])))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from facemodels.config import SIZE
 from facemodels.data.factors import (
     Array,
     FaceFactors,
@@ -68,7 +69,7 @@ class Cell:
         return (self.pose + 1 + step) % len(POSES)
 
 
-def cell_factors(seed: int, number: int) -> FaceFactors:
+def cell_factors(seed: int, number: int, *, size: int = SIZE) -> FaceFactors:
     """Factors of one image of FaceFactors.
 
     A person makes an expression in the same, own manner in every pose and light.
@@ -76,6 +77,7 @@ def cell_factors(seed: int, number: int) -> FaceFactors:
     Args:
         seed: Seed of the whole set.
         number: Number of the image, from 0 to 10,367.
+        size: Side of the image in pixels; it changes nothing else.
 
     Example:
         >>> one, other = cell_factors(0, 0), cell_factors(0, 3)
@@ -97,7 +99,7 @@ def cell_factors(seed: int, number: int) -> FaceFactors:
         turned_angles=_angles(cell.turned),
         light=_lights()[cell.light],
         complexion=complexion,
-        background=sample_background(np.random.default_rng([seed, _BACKGROUND, number])),
+        background=sample_background(np.random.default_rng([seed, _BACKGROUND, number]), size),
         framing=sample_framing(np.random.default_rng([seed, _FRAMING, number // SHAPE[3]])),
     )
 

@@ -41,8 +41,9 @@ class FaceFactors:
         turned_angles: The same of the second view.
         light: Spherical-harmonic coefficients, shape `(9,)`.
         complexion: Colours of the person.
-        background: Picture behind the head in [0, 1], shape `(64, 64, 3)`.
-        framing: By how much the crop misses the template: pixels right, pixels down, log of the scale. Shape `(3,)`.
+        background: Picture behind the head in [0, 1]; its size is that of the image. Shape `(size, size, 3)`.
+        framing: By how much the crop misses the template: right and down in pixels of a crop of 64, log of the scale.
+            Shape `(3,)`.
     """
 
     person: int
@@ -57,13 +58,14 @@ class FaceFactors:
     framing: Array
 
 
-def sample_factors(seed: int, index: int, *, images_per_person: int = 4) -> FaceFactors:
+def sample_factors(seed: int, index: int, *, images_per_person: int = 4, size: int = SIZE) -> FaceFactors:
     """Draw the factors of one sample.
 
     Args:
         seed: Seed of the whole set.
         index: Number of the sample.
         images_per_person: Neighbouring samples that show the same person.
+        size: Side of the image in pixels; it changes nothing else.
 
     Returns:
         Its factors, always the same for the same arguments.
@@ -87,7 +89,7 @@ def sample_factors(seed: int, index: int, *, images_per_person: int = 4) -> Face
         turned_angles=sample_angles(generator),
         light=sample_light(generator),
         complexion=complexion,
-        background=sample_background(generator),
+        background=sample_background(generator, size),
         framing=sample_framing(generator),
     )
 
@@ -177,15 +179,15 @@ def expose(light: Float[Tensor, "9"], shading: float) -> Array:
     return (light * shading / (irradiance_basis(looks.to(light)) @ light).mean()).numpy()
 
 
-def sample_background(generator: np.random.Generator) -> Array:
-    """A gradient with blotches and a few soft shapes, mostly of weak colours, shape (64, 64, 3)."""
-    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+def sample_background(generator: np.random.Generator, size: int = SIZE) -> Array:
+    """A gradient with blotches and a few soft shapes, mostly of weak colours, shape (size, size, 3)."""
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     first, turn = generator.random(3), generator.random() * 2 * np.pi
     second = 0.5 * first + 0.5 * generator.random(3)
     along = np.clip(0.5 + 0.5 * (x * np.cos(turn) + y * np.sin(turn)), 0, 1)[..., None]
     picture = (0.8 * first + 0.1) * (1 - along) + second * along
     knots = int(generator.integers(3, 10))
-    blotches = _enlarge(generator.random((knots, knots, 3)) - 0.5)
+    blotches = _enlarge(generator.random((knots, knots, 3)) - 0.5, size)
     picture = picture + blotches * generator.uniform(0.1, 0.6)
     for _ in range(generator.integers(0, 4)):
         centre_x, centre_y = generator.uniform(-1, 1, 2)
@@ -200,8 +202,8 @@ def sample_background(generator: np.random.Generator) -> Array:
     return np.clip(grey + (picture - grey) * generator.uniform(0.1, 0.5), 0, 1)
 
 
-def _enlarge(small: Array) -> Array:
-    """A small square picture, smoothly enlarged to the image size."""
+def _enlarge(small: Array, size: int) -> Array:
+    """A small square picture, smoothly enlarged."""
     channels = torch.from_numpy(small).permute(2, 0, 1)[None]
-    large = torch.nn.functional.interpolate(channels, size=(SIZE, SIZE), mode="bicubic", align_corners=True)
+    large = torch.nn.functional.interpolate(channels, size=(size, size), mode="bicubic", align_corners=True)
     return large[0].permute(1, 2, 0).numpy()

@@ -1,10 +1,12 @@
 """Things before a face, as simple shapes: glasses, hands, microphones, locks of hair and whatever gets in the way.
 
-A shape is a signed distance in pixels of the crop, negative inside, on a grid of `FINE` samples a pixel each way.
+A shape is a signed distance in pixels of a crop of 64, negative inside, on a grid of `FINE` samples each way for every
+pixel of the image.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -27,11 +29,12 @@ class Sight:
     """What an occluder needs to know of the face it hides.
 
     Attributes:
-        points: The 68 landmarks in pixels of the crop, y down, shape `(68, 2)`.
+        points: The 68 landmarks in pixels of a crop of 64, y down, shape `(68, 2)`.
         skin: Colour of the lit face in [0, 1], shape `(3,)`.
         hair: Colour of the hair, shape `(3,)`.
         light: How bright a white surface is that looks at the camera.
         bald: Whether no hair can fall over the face.
+        size: Side of the image in pixels.
     """
 
     points: Array
@@ -39,6 +42,13 @@ class Sight:
     hair: Array
     light: float
     bald: bool = False
+    size: int = SIZE
+
+    @cached_property
+    def grid(self) -> tuple[Array, Array]:
+        """Where the samples are, x and y in pixels of a crop of 64."""
+        y, x = (np.mgrid[0 : self.size * FINE, 0 : self.size * FINE] + 0.5) / FINE * (SIZE / self.size)
+        return x, y
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ Occluder = Callable[[Sight, np.random.Generator], list[Layer]]
 
 def glasses(sight: Sight, generator: np.random.Generator, *, dark: bool = False) -> list[Layer]:
     """A frame that follows the eyes, with lenses that are nearly clear, or dark."""
-    x, y = _grid()
+    x, y = sight.grid
     bridge, chin = sight.points[_BRIDGE], sight.points[_CHIN]
     up = (bridge - chin) / np.linalg.norm(bridge - chin)
     across = np.array([-up[1], up[0]])  # to the right of the image
@@ -81,9 +91,9 @@ def glasses(sight: Sight, generator: np.random.Generator, *, dark: bool = False)
         lens = np.minimum(lens, rim)
         frame = np.minimum(frame, np.abs(rim) - thin)
         hinge = centre + out * width * across + 0.3 * height * up
-        frame = np.minimum(frame, _segment(hinge, sight.points[ear] + 0.3 * height * up) - thin)
+        frame = np.minimum(frame, _segment(sight, hinge, sight.points[ear] + 0.3 * height * up) - thin)
         inner.append(centre - out * width * across + 0.25 * height * up)
-    frame = np.minimum(frame, _segment(*inner) - thin)
+    frame = np.minimum(frame, _segment(sight, *inner) - thin)
     shine = _cover(np.abs((x - y) - generator.uniform(-20, 20)) - generator.uniform(1, 4), 3.0)
     if dark:
         glass = np.broadcast_to(_object_colour(generator, sight) * 0.18, (*x.shape, 3))
@@ -114,17 +124,17 @@ def hand(sight: Sight, generator: np.random.Generator) -> list[Layer]:
     spread = generator.uniform(-0.05, 0.12)
     skin = sight.skin * generator.uniform(0.75, 1.1)
     palm = target - along * generator.uniform(9, 13)
-    layers = [_rounded(_segment(palm, palm - 60 * along) - 4.1 * width, skin, 4 * width)]
-    layers.append(_rounded(_ellipse(palm, across, 4.2 * width, along, 5.2 * width), skin, 4 * width))
+    layers = [_rounded(_segment(sight, palm, palm - 60 * along) - 4.1 * width, skin, 4 * width)]
+    layers.append(_rounded(_ellipse(sight, palm, across, 4.2 * width, along, 5.2 * width), skin, 4 * width))
     thumb = palm - side * 4.0 * width * across
     tip = thumb + 4.2 * width * along - side * generator.uniform(0, 3) * across
-    layers.append(_rounded(_segment(thumb, tip) - width, skin, width))
+    layers.append(_rounded(_segment(sight, thumb, tip) - width, skin, width))
     for finger, length in enumerate((0.86, 1.0, 0.95, 0.75)):
         place = (finger - 1.5) * 2.05 * width
         fan = along + (finger - 1.5) * spread * across
         root = palm + place * across + 3.0 * along
         reach = root + length * generator.uniform(10, 13) * fan
-        layers.append(_rounded(_segment(root, reach) - width, skin, width))
+        layers.append(_rounded(_segment(sight, root, reach) - width, skin, width))
     return layers
 
 
@@ -136,11 +146,11 @@ def microphone(sight: Sight, generator: np.random.Generator) -> list[Layer]:
     ball = chin + generator.uniform(0.0, 1.1) * (mouth - chin) + np.array([side * generator.uniform(0, 9), 1.0])
     handle = ball + 70 * np.array([side * generator.uniform(-0.2, 0.8), 1.0])
     grey = generator.uniform(0.05, 0.3) * sight.light * np.ones(3)
-    x, y = _grid()
+    x, y = sight.grid
     grille = 1 + 0.25 * np.sin(2.6 * (x + y)) * np.sin(2.6 * (x - y))
     head = _rounded(np.hypot(x - ball[0], y - ball[1]) - radius, grey * generator.uniform(1, 3), radius)
     return [
-        _rounded(_segment(ball, handle) - 0.55 * radius, grey, 0.55 * radius),
+        _rounded(_segment(sight, ball, handle) - 0.55 * radius, grey, 0.55 * radius),
         Layer(head.colour * grille[..., None], head.cover),
     ]
 
@@ -158,7 +168,7 @@ def strands(sight: Sight, generator: np.random.Generator) -> list[Layer]:
         curve = [(1 - t) ** 2 * root + 2 * t * (1 - t) * middle + t**2 * end for t in np.linspace(0, 1, 9)]
         thick = generator.uniform(0.5, 2.2)
         distance = np.min(
-            [_segment(a, b) - thick * (1 - 0.11 * step) for step, (a, b) in enumerate(pairwise(curve))],
+            [_segment(sight, a, b) - thick * (1 - 0.11 * step) for step, (a, b) in enumerate(pairwise(curve))],
             axis=0,
         )
         layers.append(_rounded(distance, sight.hair * sight.light * generator.uniform(0.6, 1.2), thick))
@@ -175,8 +185,8 @@ def thing(sight: Sight, generator: np.random.Generator) -> list[Layer]:
     along, across = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
     colour = _object_colour(generator, sight)
     if generator.random() < 0.4:
-        return [_rounded(_ellipse(centre, along, length, across, width), colour, width)]
-    x, y = _grid()
+        return [_rounded(_ellipse(sight, centre, along, length, across, width), colour, width)]
+    x, y = sight.grid
     offset = np.stack([x - centre[0], y - centre[1]], axis=-1)
     distance = np.maximum(np.abs(offset @ along) - length, np.abs(offset @ across) - width)
     gradient = 1 + generator.uniform(-0.4, 0.4) * (offset @ along) / length
@@ -198,13 +208,14 @@ def cover_image(image: Array, layers: list[Layer]) -> tuple[Array, Array]:
     """The image behind layers, and how much of each pixel is still seen.
 
     Args:
-        image: Shape `(64, 64, 3)`.
-        layers: From an occluder, farthest first.
+        image: Shape `(size, size, 3)`.
+        layers: From occluders that know this size, farthest first.
 
     Returns:
-        The image and the share of it that shows through, shape `(64, 64)`.
+        The image and the share of it that shows through, shape `(size, size)`.
     """
-    colour, seen = np.zeros((*_grid()[0].shape, 3)), np.ones(_grid()[0].shape)
+    side = FINE * len(image)
+    colour, seen = np.zeros((side, side, 3)), np.ones((side, side))
     for layer in layers:
         colour = colour * (1 - layer.cover[..., None]) + layer.colour * layer.cover[..., None]
         seen = seen * (1 - layer.cover)
@@ -213,12 +224,8 @@ def cover_image(image: Array, layers: list[Layer]) -> tuple[Array, Array]:
 
 
 def _reduced(fine: Array) -> Array:
-    return fine.reshape(SIZE, FINE, SIZE, FINE, *fine.shape[2:]).mean(axis=(1, 3))
-
-
-def _grid() -> tuple[Array, Array]:
-    y, x = (np.mgrid[0 : SIZE * FINE, 0 : SIZE * FINE] + 0.5) / FINE
-    return x, y
+    size = len(fine) // FINE
+    return fine.reshape(size, FINE, size, FINE, *fine.shape[2:]).mean(axis=(1, 3))
 
 
 def _cover(distance: Array, softness: float = 0.5) -> Array:
@@ -226,17 +233,17 @@ def _cover(distance: Array, softness: float = 0.5) -> Array:
     return np.clip(0.5 - 0.5 * distance / softness, 0, 1)
 
 
-def _segment(start: Array, end: Array) -> Array:
+def _segment(sight: Sight, start: Array, end: Array) -> Array:
     """Distance to a line from start to end."""
-    x, y = _grid()
+    x, y = sight.grid
     step = end - start
     length = max(float(step @ step), 1e-9)
     share = np.clip(((x - start[0]) * step[0] + (y - start[1]) * step[1]) / length, 0, 1)
     return np.hypot(x - start[0] - share * step[0], y - start[1] - share * step[1])
 
 
-def _ellipse(centre: Array, along: Array, length: float, across: Array, width: float) -> Array:
-    x, y = _grid()
+def _ellipse(sight: Sight, centre: Array, along: Array, length: float, across: Array, width: float) -> Array:
+    x, y = sight.grid
     offset = np.stack([x - centre[0], y - centre[1]], axis=-1)
     return (np.hypot(offset @ along / length, offset @ across / width) - 1) * min(length, width)
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from facemodels.config import SIZE
+from facemodels.data.alignment import check_size
 from facemodels.data.dataset import PreparedSet, join_rows, write_rows
 from facemodels.data.detection import FoundFace, examine
 from facemodels.data.pool import one_thread, ordered_map
@@ -60,6 +62,7 @@ def prepare(
     frame_step: int = 1,
     smoothing: float = 0.0,
     mirror: bool = False,
+    size: int = SIZE,
     limits: QualityLimits | None = None,
     workers: int = 2,
     seed: int = 0,
@@ -82,6 +85,7 @@ def prepare(
         smoothing: Strength of smoothing over time for the frames of videos, or of folders of frames; 10 is a good one,
             0 is none. See `facemodels.fitting.temporal`.
         mirror: Add every training photo a second time, mirrored, with fits to its mirrored landmarks.
+        size: Side of the crops in pixels: 64 or 128. Figures in pixels are those of crops of 64, whatever the size.
         limits: What is turned away.
         workers: Processes. More than one needs the usual `if __name__ == "__main__":` in a script.
         seed: Fixes the draw of the other poses.
@@ -96,6 +100,7 @@ def prepare(
             MediaPipe is missing.
     """
     _check(held_out=held_out, limit=limit, smoothing=smoothing, workers=workers)
+    check_size("prepare", size)
     out = Path(out)
     listed = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not listed:
@@ -113,6 +118,7 @@ def prepare(
         "frame_step": frame_step,
         "smoothing": smoothing,
         "mirror": mirror,
+        "size": size,
         "limits": asdict(limits),
         "seed": seed,
         "detector": _detector_name(detector),
@@ -162,7 +168,11 @@ class _Run:
         correspondence = (correspond if self.detector else mediapipe_correspondence)(self.morphable)
         workers = 1 if self.detector else self.workers
         groups = _groups(photos_from(self.source, start, limit))
-        found = (one for group in ordered_map(_examiner, (self.detector,), groups, workers) for one in group)
+        found = (
+            one
+            for group in ordered_map(_examiner, (self.detector, self.settings["size"]), groups, workers)
+            for one in group
+        )
         bar = progress_bar(found, "find faces", total=total, initial=start, unit="photo", disable=not self.progress)
         shard: list[tuple[str, FoundFace | str]] = []
         count = start
@@ -182,11 +192,12 @@ class _Run:
             (first + place, name, face) for place, (name, face) in enumerate(results) if isinstance(face, FoundFace)
         ]
         faces = [face for _, _, face in found]
+        size = self.settings["size"]
         points = _stacked([face.points for face in faces], (478, 3))
         raw = fit(torch.from_numpy(points), self.morphable, correspondence)
         mirrored = None
         if self.settings["mirror"]:
-            mirrored = fit(mirror_points(torch.from_numpy(points), 64), self.morphable, correspondence)
+            mirrored = fit(mirror_points(torch.from_numpy(points), SIZE), self.morphable, correspondence)
         disagreement = np.array([face.disagreement for face in faces], np.float64)
         self.work.save(
             first // SHARD,
@@ -194,7 +205,7 @@ class _Run:
                 position=np.array([position for position, _, _ in found], np.int64),
                 names=[name for _, name, _ in found],
                 reasons=reasons_against(raw, torch.from_numpy(disagreement), self.limits),
-                crops=_stacked([face.crop for face in faces], (64, 64, 3), np.uint8),
+                crops=_stacked([face.crop for face in faces], (size, size, 3), np.uint8),
                 points=points,
                 transforms=_stacked([face.transform for face in faces], (2, 3), np.float64),
                 disagreement=disagreement,
@@ -300,13 +311,13 @@ def _groups(photos: Iterator[Photo]) -> Iterator[list[tuple[str, Any]]]:
         yield group
 
 
-def _examiner(detector: LandmarkDetector | None) -> Any:
+def _examiner(detector: LandmarkDetector | None, size: int) -> Any:
     """For each process: a function from a group of photos to names with faces, or with reasons why there are none."""
     chosen = detector or MediaPipeDetector()
 
     def work(group: list[tuple[str, Any]]) -> list[tuple[str, FoundFace | str]]:
         return [
-            (name, str(content) if isinstance(content, InputError) else examine(name, content, chosen))
+            (name, str(content) if isinstance(content, InputError) else examine(name, content, chosen, size))
             for name, content in group
         ]
 

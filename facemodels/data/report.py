@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from facemodels.config import SIZE
 from facemodels.data.dataset import decode_normals
 from facemodels.data.workspace import Workspace, rejects_of
 from facemodels.figures import normals_as_colours, on_paper, to_bytes
@@ -22,7 +23,7 @@ from facemodels.fitting.shape import Fit
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import matrix_to_euler, project_weak_perspective, shade
 
-_ZOOM = 2
+_SIDE = 128  # pixels in which a crop is shown
 _SHOWN, _WORST, _REJECTED = 16, 24, 48
 _LISTED = 500  # names on the page; rejects.csv has all
 _FIRST_INNER = 17  # iBUG landmarks 0 to 16 are the jaw line, which the fit does not see
@@ -236,14 +237,14 @@ def _with_landmarks(crop: np.ndarray, points: np.ndarray, fit: Fit, morphable: M
     picture = _enlarged(crop)
     draw = ImageDraw.Draw(picture)
     for places, colour in ((fitted, (255, 60, 40)), (points[list(INNER_POINTS), :2], (60, 255, 60))):
-        for x, y in (places * _ZOOM).tolist():
+        for x, y in (places * (_SIDE / SIZE)).tolist():
             draw.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colour)
     return picture
 
 
 def _enlarged(pixels: np.ndarray) -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    return picture.resize((picture.width * _ZOOM, picture.height * _ZOOM), Image.Resampling.BICUBIC)
+    return picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
 def _figure(picture: Image.Image, caption: str) -> str:

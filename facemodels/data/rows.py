@@ -41,7 +41,7 @@ MAX_COEFFICIENT = 3.0
 """Targets are clamped to so many standard deviations: a rare misfit must not pull a network."""
 
 CLOSE = 7
-"""Holes of the mask up to so many pixels are closed: models have no eyeballs and no inside of the mouth."""
+"""Holes of the mask up to so many pixels of a crop of 64 are closed: models have no eyes and no inside of the mouth."""
 
 _BATCH = 64
 _LEARNT_FACES = 20_000
@@ -51,11 +51,11 @@ _RARITY = 0.7  # exponent of 1 / density with which rare poses are drawn as part
 
 @dataclass(frozen=True)
 class Batch:
-    """Faces of which rows are to be made."""
+    """Faces of which rows are to be made: crops of any size, points and fits in pixels of crops of 64."""
 
     names: Sequence[str]
     splits: Sequence[str]
-    images: UInt8[np.ndarray, "n 64 64 3"]
+    images: UInt8[np.ndarray, "n size size 3"]
     points: Float[np.ndarray, "n 478 3"]
     fit: Fit
     others: dict[str, np.ndarray]  # further columns
@@ -115,21 +115,24 @@ class Learned:
                 yield {"name": name, "split": split, **{key: values[place] for key, values in columns.items()}}
 
     def _partners(self, splits: Sequence[str], generator: torch.Generator) -> Poses:
-        rotation, names = torch.empty(len(splits), 3, 3), [""] * len(splits)
+        rotation = torch.empty(len(splits), 3, 3)
+        names = [""] * len(splits)
         for split, poses in self.poses.items():
             rows = [row for row, value in enumerate(splits) if value == split]
             if rows:
                 drawn = draw_partners(matrix_to_euler(poses.rotation)[0], len(rows), generator)
                 rotation[rows] = poses.rotation[drawn]
-                for row, number in zip(rows, drawn.tolist(), strict=True):
-                    names[row] = poses.names[number]
+                for row, number in zip(rows, drawn, strict=True):
+                    names[row] = poses.names[int(number)]
         return Poses(rotation, names)
 
     def _columns(self, batch: Batch, partners: Poses) -> dict[str, Any]:
-        fit, turned_fit = batch.fit, self.transfer.turn(batch.fit, partners.rotation)
-        vertices, own = surface(fit, self.morphable)
-        _, turned = surface(turned_fit, self.morphable)
         images = torch.from_numpy(batch.images)
+        size = images.shape[1]
+        fit = batch.fit.enlarged(size / SIZE)
+        turned_fit = self.transfer.turn(batch.fit, partners.rotation).enlarged(size / SIZE)
+        vertices, own = surface(fit, self.morphable, size)
+        _, turned = surface(turned_fit, self.morphable, size)
         seen = observe(images, own.normals, vertices, fit, self.morphable, self.samples)
         light = solve_light(seen, self.albedo)
         carried, weight = carry(
@@ -141,9 +144,9 @@ class Learned:
             light,
             self.morphable.triangles,
             self.mirrored,
-            reach=CLOSE // 2,
+            reach=_closing(size) // 2,
         )
-        identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(fit))
+        identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(batch.fit))
         yaw, pitch, _ = matrix_to_euler(fit.rotation)
         columns = {
             "image": images,
@@ -159,9 +162,9 @@ class Learned:
             "turned_mask": _as_grey(turned.mask),
             "turned_image": (255 * carried).round().to(torch.uint8).movedim(1, -1),
             "turned_weight": _as_grey(weight),
-            "quality": fit.error,
+            "quality": batch.fit.error,
             "coefficient_norm": coefficient_norm(fit),
-            "mask_agreement": mask_agreement(own.mask, batch.points),
+            "mask_agreement": mask_agreement(own.mask, batch.points * (size / SIZE)),
             "light_error": light_error(seen, self.albedo, light),
         }
         return {**{name: values.numpy() for name, values in columns.items()}, "turned_partner": partners.names}
@@ -276,15 +279,19 @@ def draw_partners(yaw: Float[Tensor, " poses"], count: int, generator: torch.Gen
     return torch.multinomial(density[bins].float() ** -_RARITY, count, replacement=True, generator=generator)
 
 
-def surface(fit: Fit, morphable: MorphableModel) -> tuple[Float[Tensor, "n vertices 3"], Surface]:
-    """Vertices of fitted faces, and what their cameras see of them."""
+def surface(fit: Fit, morphable: MorphableModel, size: int) -> tuple[Float[Tensor, "n vertices 3"], Surface]:
+    """Vertices of fitted faces, and what their cameras see of them in crops of a size."""
     vertices = morphable.vertices(fit.identity, fit.expression)
-    seen = render_surface(
-        vertices, morphable.triangles, morphable.face, fit.rotation, fit.scale, fit.shift, close=CLOSE
-    )
+    camera = fit.rotation, fit.scale, fit.shift
+    seen = render_surface(vertices, morphable.triangles, morphable.face, *camera, size, close=_closing(size))
     # One sample a pixel picks single triangles of the rims of eyes and lips; the mean of 3x3 pixels shows the surface.
     normals = normalize(avg_pool2d(seen.normals, 3, stride=1, padding=1), dim=1) * seen.mask
     return vertices, replace(seen, normals=normals)
+
+
+def _closing(size: int) -> int:
+    """`CLOSE` in pixels of a crop of another size, odd."""
+    return CLOSE * size // SIZE | 1
 
 
 def _spread(start: int, stop: int, most: int) -> np.ndarray:
@@ -325,9 +332,10 @@ def _observed(
     for number, rows in _by_shard(counts, wanted):
         shard = work.load(number)
         images = torch.from_numpy(shard.crops[shard.kept])
-        fit, _ = smoothed_fits(work, number, strength)
+        size = images.shape[1]
+        fit = smoothed_fits(work, number, strength)[0].enlarged(size / SIZE)
         for some in rows.split(_BATCH):
-            vertices, seen = surface(fit[some], morphable)
+            vertices, seen = surface(fit[some], morphable, size)
             parts.append(observe(images[some], seen.normals, vertices, fit[some], morphable, samples))
     return Observations(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 

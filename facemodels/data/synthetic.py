@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facemodels.data.alignment import TEMPLATE, similarity
+from facemodels.config import SIZE
+from facemodels.data.alignment import TEMPLATE, check_size, similarity
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.factorial import EXPRESSIONS, LIGHTS, PERSONS, POSES, SHAPE, Cell, cell_factors
 from facemodels.data.factors import FaceFactors, sample_factors
 from facemodels.data.occluders import Sight
 from facemodels.data.pool import worker_pool
-from facemodels.data.portrait import build_heads, draw_heads, face_geometry, light_view, view_heads
+from facemodels.data.portrait import Heads, build_heads, draw_heads, face_geometry, light_view, view_heads
 from facemodels.data.shards import write_shards
 from facemodels.data.wild import occlude, photograph, wild_factors
 from facemodels.errors import InputError
@@ -55,6 +56,7 @@ def synthesise_set(
     held_out: float | None = None,
     seed: int = 0,
     images_per_person: int = 4,
+    size: int = SIZE,
     workers: int = 1,
 ) -> PreparedSet:
     """Write synthetic faces as a prepared set, with a progress bar; a run that was killed goes on where it was.
@@ -68,6 +70,7 @@ def synthesise_set(
         held_out: Share of the persons in the split `test`; by default 0.2 of FaceFactors (11 persons), else 0.1.
         seed: Fixes every face.
         images_per_person: Faces of the same person, in other expressions, poses and lights; FaceFactors has 192.
+        size: Side of the images in pixels: 64 or 128. The faces are the same.
         workers: Processes to use.
 
     Returns:
@@ -88,7 +91,7 @@ def synthesise_set(
         raise ValueError(f"synthesise_set: held_out must be at least 0 and below 1, got {held_out}")
     if factorial:
         images_per_person = _SHARD
-    _check(design, max(count, 1), seed, 0, images_per_person, workers)
+    _check(design, max(count, 1), seed, 0, images_per_person, workers, size)
     persons = -(-count // images_per_person)
     info = {
         "source": _SOURCES[design],
@@ -96,13 +99,14 @@ def synthesise_set(
         "held_out": held_out,
         "seed": seed,
         "images_per_person": images_per_person,
+        "size": size,
     }
     if factorial:
         info["factors"] = {"persons": PERSONS, "expressions": list(EXPRESSIONS)} | {
             "poses": [list(pose) for pose in POSES],
             "lights": {name: list(where) for name, where in LIGHTS.items()},
         }
-    make = partial(_shard, design, count, seed, images_per_person, persons - round(held_out * persons))
+    make = partial(_shard, design, count, seed, images_per_person, size, persons - round(held_out * persons))
     model = MorphableModel.procedural()
     return write_shards(out, make, -(-count // _SHARD), model, info, total=count, workers=workers)
 
@@ -114,6 +118,7 @@ def synthesise(
     design: Design = "portraits",
     start: int = 0,
     images_per_person: int = 4,
+    size: int = SIZE,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Sample]:
@@ -125,19 +130,21 @@ def synthesise(
         design: What to show: "portraits", "facefactors" (at most 10,368) or "wild".
         start: First sample to make; those before it are left out, which resumes an interrupted run.
         images_per_person: Neighbouring samples that show the same person, in other expressions, poses and lights.
+        size: Side of the images in pixels.
         workers: Processes to use. With more than one, the calling script needs `if __name__ == "__main__":`.
         progress: Called after each sample with the number of samples that are ready, counted from the set's start.
 
     Yields:
         One dictionary for each sample: `name` (str), `person` (int), `emotion` (str), `frontal` (bool: yaw and pitch
-        within 15 degrees), `image (64, 64, 3)` uint8, `normals (64, 64, 3)` int8 (127 is length 1; in the camera frame,
-        zero outside the mask), `mask (64, 64)` uint8 (255 on the face proper), `rotation (9,)`, `identity (157,)`,
-        `expression (28,)` and `light (9,)` float32, and of a second view of the same face under the same light
+        within 15 degrees), `image (size, size, 3)` uint8, `normals (size, size, 3)` int8 (127 is length 1; in the
+        camera frame, zero outside the mask), `mask (size, size)` uint8 (255 on the face proper), `rotation (9,)`,
+        `identity (157,)`, `expression (28,)` and `light (9,)` float32, and of a second view of the same face under the
+        same light
         `turned_rotation`, `turned_normals`, `turned_mask`, `turned_image`, `turned_weight` (255 on its mask: all is
         known) and `turned_partner` (of FaceFactors the name of the sample that is this view, else empty). FaceFactors
         adds `expression_index`, `pose_index` and `light_index`; the wild adds `occluder` (names joined by "+", or
         empty) and `visible` (share of the face that is not hidden); its mask and normals leave out what is, its second
-        view is seen clearly.
+        view is taken by the same camera with nothing before the face.
 
     Raises:
         ValueError: There is no such design, or a number is out of range.
@@ -152,11 +159,14 @@ def synthesise(
     """
     if design == "facefactors" and count is None:
         count = FACEFACTORS
-    _check(design, count, seed, start, images_per_person, workers)
-    return _synthesise(design, count, seed, start, images_per_person, workers, progress)
+    _check(design, count, seed, start, images_per_person, workers, size)
+    return _synthesise(design, count, seed, start, images_per_person, size, workers, progress)
 
 
-def _check(design: str, count: int | None, seed: int, start: int, images_per_person: int, workers: int) -> None:
+def _check(
+    design: str, count: int | None, seed: int, start: int, images_per_person: int, workers: int, size: int
+) -> None:
+    check_size("synthesise", size)
     if design not in DESIGNS:
         raise ValueError(f"synthesise: there is no design {design!r}; choose one of {', '.join(DESIGNS)}")
     if (count or 0) < 0 or seed < 0 or start < 0:
@@ -180,7 +190,8 @@ def aligned_camera(
         framing: By how much else it errs: pixels right, pixels down, and the log of the scale, shape `(n, 3)`.
 
     Returns:
-        Rotation, scale in pixels per mm and shift in pixels, as `project_weak_perspective` takes them.
+        Rotation, scale in pixels per mm and shift in pixels, as `project_weak_perspective` takes them; all pixels are
+        those of a crop of 64.
     """
     turned = euler_to_matrix(angles[:, 0], angles[:, 1], torch.zeros(len(angles)))
     landmarks = MorphableModel.procedural().landmarks
@@ -207,17 +218,18 @@ def _synthesise(
     seed: int,
     start: int,
     images_per_person: int,
+    size: int,
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Sample]:
-    size = _block_size(design)
+    length = _block_length(design)
     if count is not None and start >= count:
         return
-    first = start // size
-    blocks = itertools.count(first) if count is None else range(first, -(-count // size))
-    make = partial(_make_block, design, seed, images_per_person)
+    first = start // length
+    blocks = itertools.count(first) if count is None else range(first, -(-count // length))
+    make = partial(_make_block, design, seed, images_per_person, size)
     samples = itertools.chain.from_iterable(_ahead(make, blocks, workers))
-    for index, sample in enumerate(itertools.islice(samples, start - first * size, None), start=start):
+    for index, sample in enumerate(itertools.islice(samples, start - first * length, None), start=start):
         if index == count:
             return
         if progress:
@@ -225,7 +237,7 @@ def _synthesise(
         yield sample
 
 
-def _block_size(design: Design) -> int:
+def _block_length(design: Design) -> int:
     return _CELLS if design == "facefactors" else _BLOCK
 
 
@@ -247,11 +259,13 @@ def _ahead(make: Callable[[int], list[Sample]], blocks: Iterable[int], workers: 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _shard(design: Design, count: int, seed: int, images_per_person: int, held_out: int, number: int) -> list[Sample]:
+def _shard(
+    design: Design, count: int, seed: int, images_per_person: int, size: int, held_out: int, number: int
+) -> list[Sample]:
     """Rows of one file of a set; persons from `held_out` on are its test split."""
-    size = _block_size(design)
-    blocks = range(number * _SHARD // size, -(-min((number + 1) * _SHARD, count) // size))
-    samples = [sample for block in blocks for sample in _make_block(design, seed, images_per_person, block)]
+    length = _block_length(design)
+    blocks = range(number * _SHARD // length, -(-min((number + 1) * _SHARD, count) // length))
+    samples = [sample for block in blocks for sample in _make_block(design, seed, images_per_person, size, block)]
     samples = samples[: count - number * _SHARD]
     there = {sample["name"] for sample in samples}
     for sample in samples:
@@ -269,7 +283,8 @@ def factors_of(prepared: PreparedSet, split: str) -> list[FaceFactors]:
     """
     design = check_synthetic(prepared)
     numbers = (int(name.rsplit("-", 1)[1]) for name in prepared.split(split)["name"])
-    return [_factors(design, prepared.info["seed"], number, prepared.info["images_per_person"]) for number in numbers]
+    settings = prepared.info["images_per_person"], prepared.size
+    return [_factors(design, prepared.info["seed"], number, *settings) for number in numbers]
 
 
 def check_synthetic(prepared: PreparedSet) -> Design:
@@ -284,24 +299,33 @@ def check_synthetic(prepared: PreparedSet) -> Design:
     raise InputError(f"{prepared.path} holds photos; only of synthetic faces all factors are known")
 
 
-def _factors(design: Design, seed: int, number: int, images_per_person: int) -> FaceFactors:
+def _factors(design: Design, seed: int, number: int, images_per_person: int, size: int) -> FaceFactors:
     if design == "facefactors":
-        return cell_factors(seed, number)
-    return (wild_factors if design == "wild" else sample_factors)(seed, number, images_per_person=images_per_person)
+        return cell_factors(seed, number, size=size)
+    sample = wild_factors if design == "wild" else sample_factors
+    return sample(seed, number, images_per_person=images_per_person, size=size)
 
 
 @torch.no_grad()
-def draw(factors: Sequence[FaceFactors]) -> tuple[Float[Tensor, "n 3 64 64"], Float[Tensor, "n 1 64 64"]]:
-    """Images in [0, 1] and masks of faces made of these factors."""
+def draw(factors: Sequence[FaceFactors]) -> tuple[Float[Tensor, "n 3 size size"], Float[Tensor, "n 1 size size"]]:
+    """Images in [0, 1] and masks of faces made of these factors, as large as their backgrounds."""
     images, masks = [], []
     for start in range(0, len(factors), _BLOCK):
         some = factors[start : start + _BLOCK]
         heads = build_heads(_stack(some, "identity"), _stack(some, "expression"), _complexions(some))
-        camera = aligned_camera(heads.vertices, _stack(some, "angles"), _stack(some, "framing"))
-        image, _, mask = draw_heads(heads, *camera, _stack(some, "light"), _backgrounds(some))
+        image, _, mask = draw_heads(heads, *_camera(heads, some), _stack(some, "light"), _backgrounds(some))
         images.append(image)
         masks.append(mask)
     return torch.cat(images), torch.cat(masks)
+
+
+def _camera(heads: Heads, factors: Sequence[FaceFactors], prefix: str = "") -> tuple[Tensor, Tensor, Tensor]:
+    """Rotation, scale and shift with which the factors' images (or, "turned_", their second views) show the heads."""
+    rotation, scale, shift = aligned_camera(
+        heads.vertices, _stack(factors, f"{prefix}angles"), _stack(factors, "framing")
+    )
+    zoom = len(factors[0].background) / SIZE
+    return rotation, zoom * scale, zoom * shift
 
 
 def _stack(factors: Sequence[FaceFactors], name: str) -> Tensor:
@@ -309,10 +333,10 @@ def _stack(factors: Sequence[FaceFactors], name: str) -> Tensor:
 
 
 @torch.no_grad()
-def _make_block(design: Design, seed: int, images_per_person: int, block: int) -> list[Sample]:
-    size = _block_size(design)
-    numbers = range(block * size, (block + 1) * size)
-    factors = [_factors(design, seed, index, images_per_person) for index in numbers]
+def _make_block(design: Design, seed: int, images_per_person: int, size: int, block: int) -> list[Sample]:
+    length = _block_length(design)
+    numbers = range(block * length, (block + 1) * length)
+    factors = [_factors(design, seed, index, images_per_person, size) for index in numbers]
     make = {"portraits": _portraits, "facefactors": _cells, "wild": _wild}[design]
     arrays = make(seed, numbers, factors)
     yaw, pitch, _ = matrix_to_euler(arrays["rotation"].unflatten(1, (3, 3)))
@@ -343,11 +367,9 @@ def _portraits(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     light, background = _stack(factors, "light"), _backgrounds(factors)
     columns = _coefficients(factors)
     for prefix in ("", "turned_"):
-        rotation, scale, shift = aligned_camera(
-            heads.vertices, _stack(factors, f"{prefix}angles"), _stack(factors, "framing")
-        )
-        image, normals, mask = draw_heads(heads, rotation, scale, shift, light, background)
-        columns |= _geometry(prefix, rotation, normals, mask)
+        camera = _camera(heads, factors, prefix)
+        image, normals, mask = draw_heads(heads, *camera, light, background)
+        columns |= _geometry(prefix, camera[0], normals, mask)
         columns[f"{prefix}image"] = _bytes(image)
     return columns | {"turned_weight": columns["turned_mask"], "turned_partner": [""] * len(factors)}
 
@@ -359,10 +381,10 @@ def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     first = factors[:: len(LIGHTS)]  # one for each pose
     heads = build_heads(_stack(first[:1], "identity"), _stack(first[:1], "expression"), _complexions(first[:1]))
     heads = heads.repeat(len(first))
-    rotation, scale, shift = aligned_camera(heads.vertices, _stack(first, "angles"), _stack(first, "framing"))
-    view = view_heads(heads, rotation, scale, shift)
-    normals, mask = face_geometry(view)
+    rotation, scale, shift = _camera(heads, first)
     light, background = _stack(factors, "light"), _backgrounds(factors)
+    view = view_heads(heads, rotation, scale, shift, background.shape[-1])
+    normals, mask = face_geometry(view)
     parts = [light_view(view[pose[some]], light[some], background[some]) for some in torch.arange(_CELLS).split(_BLOCK)]
     images = _bytes(torch.cat(parts))
     turned = torch.tensor([cell.turned for cell in cells])
@@ -386,18 +408,18 @@ def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
 def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     """Columns of a block in the wild."""
     heads = build_heads(_stack(factors, "identity"), _stack(factors, "expression"), _complexions(factors))
-    framing = _stack(factors, "framing")
-    camera = aligned_camera(heads.vertices, _stack(factors, "angles"), framing)
+    camera, turned = _camera(heads, factors), _camera(heads, factors, "turned_")
     light, background = _stack(factors, "light"), _backgrounds(factors)
     image, normals, mask = draw_heads(heads, *camera, light, background)
-    turned = aligned_camera(heads.vertices, _stack(factors, "turned_angles"), framing)
     turned_image, turned_normals, turned_mask = draw_heads(heads, *turned, light, background)
     landmarks = project_weak_perspective(heads.vertices[:, MorphableModel.procedural().landmarks], *camera)[..., :2]
-    images, seen, occluders = [], [], []
+    landmarks = landmarks * (SIZE / background.shape[-1])
+    images, turned_images, seen, occluders = [], [], [], []
     for k, number in enumerate(numbers):
         picture = image[k].permute(1, 2, 0).double().numpy()
         hidden, clear, occluder = occlude(seed, number, picture, _sight(factors[k], picture, mask[k, 0], landmarks[k]))
         images.append(photograph(seed, number, hidden))
+        turned_images.append(photograph(seed, number, turned_image[k].permute(1, 2, 0).double().numpy()))
         seen.append(torch.from_numpy(clear >= 0.5).float())
         occluders.append(occluder)
     clear = torch.stack(seen)[:, None]
@@ -408,7 +430,7 @@ def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     }
     return columns | {
         "image": torch.from_numpy(np.stack(images)),
-        "turned_image": _bytes(turned_image),
+        "turned_image": torch.from_numpy(np.stack(turned_images)),
         "turned_weight": columns["turned_mask"],
         "turned_partner": [""] * len(factors),
         "occluder": occluders,
@@ -422,7 +444,9 @@ def _sight(factors: FaceFactors, picture: np.ndarray, mask: Tensor, landmarks: T
     skin = np.median(picture[inside], axis=0) if inside.any() else np.full(3, 0.5)
     colours = factors.complexion
     light = float(ahead.clamp(0.3, 1.1))
-    return Sight(landmarks.double().numpy(), skin, hair_colour(colours), light, bald=colours.bald > 0.5)
+    return Sight(
+        landmarks.double().numpy(), skin, hair_colour(colours), light, bald=colours.bald > 0.5, size=len(picture)
+    )
 
 
 def _coefficients(factors: Sequence[FaceFactors]) -> Sample:
@@ -433,7 +457,7 @@ def _complexions(factors: Sequence[FaceFactors]) -> list[Any]:
     return [one.complexion for one in factors]
 
 
-def _backgrounds(factors: Sequence[FaceFactors]) -> Float[Tensor, "n 3 64 64"]:
+def _backgrounds(factors: Sequence[FaceFactors]) -> Float[Tensor, "n 3 size size"]:
     return _stack(factors, "background").permute(0, 3, 1, 2)
 
 

@@ -27,13 +27,14 @@ _OCCLUDED = 0.5
 _SHARES = {"glasses": 0.34, "sunglasses": 0.12, "hand": 0.18, "microphone": 0.1, "hair": 0.16, "thing": 0.1}
 
 
-def wild_factors(seed: int, index: int, *, images_per_person: int = 2) -> FaceFactors:
+def wild_factors(seed: int, index: int, *, images_per_person: int = 2, size: int = SIZE) -> FaceFactors:
     """Draw the factors of one sample: any blend of expressions, wide poses, hard light, loose framing, all scenes.
 
     Args:
         seed: Seed of the whole set.
         index: Number of the sample.
         images_per_person: Neighbouring samples that show the same person.
+        size: Side of the image in pixels; it changes nothing else but the grain of the background.
     """
     usual = sample_factors(seed, index + _PERSONS * images_per_person, images_per_person=images_per_person)
     generator = np.random.default_rng([seed, _FACTORS, index])
@@ -49,7 +50,7 @@ def wild_factors(seed: int, index: int, *, images_per_person: int = 2) -> FaceFa
         angles=_angles(generator),
         turned_angles=_angles(generator),
         light=light,
-        background=sample_scene(generator),
+        background=sample_scene(generator, size),
         framing=np.clip(framing, [-4, -4, -0.2], [4, 4, 0.2]),
     )
 
@@ -69,12 +70,12 @@ def _angles(generator: np.random.Generator) -> Array:
     return np.deg2rad(drawn)
 
 
-def sample_scene(generator: np.random.Generator) -> Array:
-    """A picture behind a head, shape (64, 64, 3): a wall, lamps out of focus, a landscape, shelves, or blotches."""
+def sample_scene(generator: np.random.Generator, size: int = SIZE) -> Array:
+    """A picture behind a head, shape (size, size, 3): a wall, lamps out of focus, a landscape, shelves, or blotches."""
     kind = generator.choice(["blotches", "wall", "lamps", "landscape", "shelves"], p=[0.35, 0.15, 0.2, 0.15, 0.15])
     if kind == "blotches":
-        return sample_background(generator)
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+        return sample_background(generator, size)
+    y, x = np.mgrid[0:size, 0:size] / size
     base, other = _muted(generator), _muted(generator)
     slope = 0.5 + generator.uniform(-0.5, 0.5) * (x - 0.5) + generator.uniform(-0.5, 0.5) * (y - 0.5)
     scene = base * (0.6 + 0.8 * slope[..., None])
@@ -98,8 +99,8 @@ def sample_scene(generator: np.random.Generator) -> Array:
         scene = 0.5 * scene + 0.5 * np.array(colours)[cell]
     else:
         scene = scene + 0.05 * other * np.sin(x * generator.uniform(0, 60) + y * generator.uniform(0, 60))[..., None]
-    scene = gaussian_filter(scene, (generator.uniform(0, 2.5),) * 2 + (0,))
-    return np.clip(scene + generator.uniform(0, 0.04) * generator.standard_normal((SIZE, SIZE, 1)), 0, 1)
+    scene = gaussian_filter(scene, (generator.uniform(0, 2.5) * size / SIZE,) * 2 + (0,))
+    return np.clip(scene + generator.uniform(0, 0.04) * generator.standard_normal((size, size, 1)), 0, 1)
 
 
 def _muted(generator: np.random.Generator, strength: float = 0.18) -> Array:
@@ -116,11 +117,11 @@ def occlude(seed: int, index: int, image: Array, sight: Sight) -> tuple[Array, A
     Args:
         seed: Seed of the whole set.
         index: Number of the sample.
-        image: The rendered face in [0, 1], shape `(64, 64, 3)`.
+        image: The rendered face in [0, 1], shape `(size, size, 3)`.
         sight: Where the face is.
 
     Returns:
-        The image; how much of each pixel still shows, shape `(64, 64)`; and the names of what was put before it,
+        The image; how much of each pixel still shows, shape `(size, size)`; and the names of what was put before it,
         joined by "+", empty for nothing.
     """
     generator = np.random.default_rng([seed, _CAMERA, index, 0])
@@ -144,16 +145,17 @@ def photograph(seed: int, index: int, image: Array) -> NDArray[np.uint8]:
     Args:
         seed: Seed of the whole set.
         index: Number of the sample.
-        image: In [0, 1], shape `(64, 64, 3)`.
+        image: In [0, 1], shape `(size, size, 3)`.
     """
+    zoom = len(image) / SIZE
     generator = np.random.default_rng([seed, _CAMERA, index, 1])
     if generator.random() < 0.3:
-        image = gaussian_filter(image, (generator.uniform(0.3, 1.3),) * 2 + (0,))
+        image = gaussian_filter(image, (zoom * generator.uniform(0.3, 1.3),) * 2 + (0,))
     if generator.random() < 0.12:
-        length = int(generator.integers(2, 6))
+        length = round(zoom * int(generator.integers(2, 6)))
         image = convolve1d(image, np.full(length, 1 / length), axis=int(generator.integers(2)))
     if generator.random() < 0.35:  # a small face, enlarged
-        image = _at_resolution(image, int(generator.integers(20, SIZE)))
+        image = _at_resolution(image, round(zoom * int(generator.integers(20, SIZE))))
     if generator.random() < 0.6:
         gains = np.exp(generator.normal(0, 0.08, 3))
         image = np.clip(image * gains, 0, 1) ** np.exp(generator.normal(0, 0.18))
@@ -170,7 +172,7 @@ def photograph(seed: int, index: int, image: Array) -> NDArray[np.uint8]:
 def _at_resolution(image: Array, side: int) -> Array:
     picture = Image.fromarray((255 * image).round().astype(np.uint8))
     small = picture.resize((side, side), Image.Resampling.BOX)
-    return np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) / 255
+    return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC)) / 255
 
 
 def _as_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

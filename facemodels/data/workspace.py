@@ -30,9 +30,9 @@ class FoundShard:
         names: Their names.
         reasons: Why the face is not used; an empty text where it is.
         crops: Aligned faces.
-        points: Landmarks in the crops.
-        transforms: From photo to crop.
-        disagreement: Between the two looks, in pixels of the crop.
+        points: Landmarks in pixels of crops of 64.
+        transforms: From photo to a crop of 64.
+        disagreement: Between the two looks, in pixels of a crop of 64.
         faces: How many faces each photo shows.
         turn: By how many degrees each photo was turned.
         lost: Names of the photos without a face, and the reasons.
@@ -43,7 +43,7 @@ class FoundShard:
     position: Int[np.ndarray, " n"]
     names: list[str]
     reasons: list[str]
-    crops: UInt8[np.ndarray, "n 64 64 3"]
+    crops: UInt8[np.ndarray, "n size size 3"]
     points: Float[np.ndarray, "n 478 3"]
     transforms: Float[np.ndarray, "n 2 3"]
     disagreement: Float[np.ndarray, " n"]

@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import FIVE_POINTS, SIZE
 from facemodels.data.dataset import Faces
-from facemodels.evaluation.exchange import paint
+from facemodels.evaluation.exchange import paint, spread
 from facemodels.evaluation.measures import Codings, overlap
 from facemodels.fitting.carry import carry, mirrored_vertices
 from facemodels.morphable import MorphableModel
@@ -134,7 +134,7 @@ def carried_photos(faces: Faces, morphable: MorphableModel) -> Turned | None:
     rows = ((yaw.abs() < _AHEAD) & faces.frontal).nonzero().flatten()
     if len(rows) == 0:
         return None
-    rows = rows[torch.linspace(0, len(rows) - 1, min(_FACES, len(rows))).round().long()]
+    rows = rows[spread(len(rows), _FACES)]
     camera, found = find_camera(faces[rows], morphable)
     rows, camera = rows[found], camera[found]
     if len(rows) == 0:

@@ -29,6 +29,16 @@ def donors(count: int, seed: int = 0, step: int = 1) -> Int[Tensor, " count"]:
     return torch.empty_like(ring).scatter_(0, ring, ring.roll(-step))
 
 
+def spread(count: int, most: int | None) -> Int[Tensor, " chosen"]:
+    """At most so many of `count` rows, evenly spread, as neighbours may show the same person.
+
+    Example:
+        >>> spread(9, 3), spread(2, 3), spread(2, None)
+        (tensor([0, 4, 8]), tensor([0, 1]), tensor([0, 1]))
+    """
+    return torch.linspace(0, count - 1, count if most is None else min(count, most)).round().long()
+
+
 @torch.no_grad()
 def paint(model: NeuroTensorialAutoencoder, codes: Codes, pose: Float[Tensor, "n 9"] | None = None) -> Face:
     """The face stream of any number of faces, in batches; `pose` stands in for their own poses."""

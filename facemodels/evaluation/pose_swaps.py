@@ -9,7 +9,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces
 from facemodels.editing import turn_in_place
-from facemodels.evaluation.exchange import donors, exchanged, paint
+from facemodels.evaluation.exchange import donors, exchanged, paint, spread
 from facemodels.evaluation.measures import (
     Codings,
     angle_between,
@@ -94,13 +94,13 @@ def cycle(model: NeuroTensorialAutoencoder, codings: Codings) -> dict[str, float
 
     Args:
         model: The network.
-        codings: `encode_all(model, faces)`; the first 200 faces are used.
+        codings: `encode_all(model, faces)`; 200 of the faces, evenly spread, are used.
 
     Returns:
         "cycle_pose_degrees", the angle between the pose code of the picture and the donor's, and
         "unedited_pose_degrees", the angle between the two faces' own.
     """
-    own = codings[:_CYCLED]
+    own = codings[spread(len(codings), _CYCLED)]
     donor = own[donors(len(own))]
     again = []
     for rows in batches(len(own)):

@@ -5,20 +5,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.errors import InputError
 from facemodels.evaluation.appearance import turn_of_appearance
+from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.gates import gates
-from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction
+from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction, without_context
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 from facemodels.evaluation.pose_swaps import cycle, in_other_pose, pose_shares
-from facemodels.evaluation.swaps import PixelJudge, SwapRates, swap_rates
+from facemodels.evaluation.swaps import PixelJudge, swap_rates
 from facemodels.networks.verification import Verifier
 
 _SWAPPED = 300  # faces whose codes are exchanged one by one
@@ -84,6 +87,7 @@ class Report:
         measures: By the names of `LINES`; those that could not be taken are left out.
         label: The label swaps were judged by, or None.
         pairs: Pairs whose labels differ.
+        persons: Pairs of faces of one person.
         by_code: Share of the other poses that were read from a photo in that pose; the others are rotations.
         verifier: The network that judged whether edits keep the person, or None.
     """
@@ -92,6 +96,7 @@ class Report:
     measures: dict[str, float]
     label: str | None = None
     pairs: int = 0
+    persons: int = 0
     by_code: float = 0.0
     verifier: str | None = None
 
@@ -100,6 +105,8 @@ class Report:
         lines = [_line("held-out faces", str(self.faces))]
         if self.label is not None:
             lines.append(_line("pairs", f"{self.pairs} of different {self.label}"))
+        if self.persons:
+            lines.append(_line("pairs of one person", str(self.persons)))
         lines.append(_line("other poses read from photos", f"{self.by_code:.0%}, the others are the fit's rotations"))
         if self.verifier is not None:
             lines.append(_line("persons judged by", self.verifier))
@@ -140,30 +147,40 @@ def evaluate(
     labels: Path | None = None,
     label: str = "Smiling",
     *,
+    split: str = "test",
+    teacher: PreparedSet | None = None,
+    judge: PixelJudge | None = None,
     verifier: Verifier | None = None,
     limit: int | None = None,
 ) -> Report:
-    """Measure a network on the held-out split of a prepared set.
+    """Measure a network on faces that it has not seen.
 
     Persons and labels come from a table, or, of synthetic sets, from their columns `person` and `emotion` (of which
     "happy" counts).
 
     Args:
         model: A trained network.
-        prepared: The set; its split "test" is measured, its split "train" teaches the judge of swaps.
-        labels: CSV with a column `file` (the names of the set), a column of 0 and 1 named `label`, and, if persons are
+        prepared: The set.
+        labels: CSV with a column `file` (the names of the sets), a column of 0 and 1 named `label`, and, if persons are
             known, a column `identity` that tells who it is.
         label: A label of expression.
+        split: What is measured: "test", "train", or "all" of a set that the network was not trained on.
+        teacher: The set whose split "train" teaches the judge of swaps; by default `prepared`, if "test" is measured.
+        judge: `teach_judge` of that, if it is at hand.
         verifier: Judges whether edits keep the person; not one that the network was trained with.
-        limit: Measure at most so many faces, evenly spread over the split.
+        limit: Measure at most so many faces, evenly spread over the split; persons are told apart among all.
 
     Raises:
-        InputError: The split is empty, or the labels do not fit the set.
+        InputError: The split is empty, or the labels or the size do not fit the set.
     """
-    rows = prepared.split("test")
+    prepared.require_size(model.config.size)
+    rows = _rows(prepared, split)
     if len(rows) == 0:
-        raise InputError(f"{prepared.path} holds no faces of the split 'test'; prepare it from more photos")
-    chosen = _spread(len(rows), limit)
+        raise InputError(f"{prepared.path} holds no faces of the split {split!r}; prepare it from more photos")
+    known = Labels.of(prepared, split, labels, label)
+    if judge is None and known.shown is not None and (teacher or split == "test"):
+        judge = teach_judge(teacher or prepared, labels, label)
+    chosen = spread(len(rows), limit).tolist()
     faces, names = faces_from_rows(rows.select(chosen)), rows["name"][:]
     place = {name: number for number, name in enumerate(names)}
     partners = [place.get(name, -1) for name in rows.select(chosen)["turned_partner"][:]]
@@ -174,15 +191,16 @@ def evaluate(
         **turn_of_appearance(model, faces, codings, prepared.morphable),
         **cycle(model, codings),
     }
-    table = Labels.of(prepared, labels, label)
-    persons, shown = (column[chosen] if column is not None else None for column in (table.persons, table.test))
-    if persons is not None:
-        measures |= person_in_codes(codings, persons)
+    persons = None if known.persons is None else known.persons[chosen]
+    if known.persons is not None:
+        # few faces have another of the same person, so all count
+        codes = codings.codes if len(chosen) == len(rows) else _codes(model, rows, faces.image.device)
+        measures |= person_in_codes(codes, known.persons)
     if verifier is not None:
         measures |= identity_kept(model, faces, codings, verifier, [] if persons is None else persons.tolist())
     pairs = 0
-    if shown is not None and table.train is not None and all(_both(some) for some in (shown, table.train)):
-        swaps = _swaps(model, prepared, faces, codings, shown, table.train)
+    if judge is not None and known.shown is not None and _both(known.shown[chosen]):
+        swaps = swap_rates(model, faces.pictures(), codings, known.shown[chosen], judge)
         pairs = swaps.pairs
         measures |= {
             "expression_follows": swaps.expression,
@@ -193,8 +211,9 @@ def evaluate(
     return Report(
         len(faces),
         {name: measures[name] for name in LINES if name in measures},
-        label=table.label if pairs else None,
+        label=known.label if pairs else None,
         pairs=pairs,
+        persons=_pairs(known.persons) if "person_auc" in measures else 0,
         by_code=float(np.mean([number >= 0 for number in partners])),
         verifier=None if verifier is None else verifier.facts.name,
     )
@@ -224,43 +243,50 @@ def measure(
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of the faces of a set, in the order of its splits; None where it is not.
+    """What is known of the faces of a split, in its order; None where it is not.
 
     Attributes:
         label: Name of the label.
-        train: The label of the split "train".
-        test: The label of the split "test".
-        persons: Who is who in the split "test".
+        shown: The label.
+        persons: Who is who.
     """
 
     label: str
-    train: np.ndarray | None
-    test: np.ndarray | None
+    shown: np.ndarray | None
     persons: np.ndarray | None
 
     @classmethod
-    def of(cls, prepared: PreparedSet, path: Path | None, label: str) -> "Labels":
+    def of(cls, prepared: PreparedSet, split: str, path: Path | None, label: str) -> "Labels":
         """Labels from a CSV, or from the columns of a synthetic set.
 
         Raises:
             InputError: The file cannot be read, lacks a column, or lacks a face.
         """
-        columns = prepared.table.column_names
+        rows = _rows(prepared, split)
         if path is None:
-            train, test, persons = None, None, None
-            if "emotion" in columns:
-                train, test = (np.array(prepared.split(name)["emotion"][:]) == "happy" for name in ("train", "test"))
-            if "person" in columns:
-                persons = np.array(prepared.split("test")["person"][:])
-            return cls("emotion (happy or not)", train, test, persons)
-        table = read_labels(path, label)
-        shown = {name: row[label].strip() in ("1", "true", "True") for name, row in table.items()}
-        train, test = (labels_of(prepared, name, shown, path) for name in ("train", "test"))
+            columns = rows.column_names
+            shown = np.array(rows["emotion"][:]) == "happy" if "emotion" in columns else None
+            return cls("emotion", shown, np.array(rows["person"][:]) if "person" in columns else None)
+        table, names = read_labels(path, label), rows["name"][:]
+        missing = [name for name in names if name not in table]
+        if missing:
+            raise InputError(
+                f"{path} has no label for {len(missing)} faces of {prepared.path}, the first is {missing[0]}"
+            )
         persons = None
         if "identity" in next(iter(table.values())):
-            who = [table[name]["identity"] for name in prepared.split("test")["name"][:]]
-            persons = np.unique(who, return_inverse=True)[1]
-        return cls(label, train, test, persons)
+            persons = np.unique([table[name]["identity"] for name in names], return_inverse=True)[1]
+        return cls(label, np.array([table[name][label].strip() in ("1", "true", "True") for name in names]), persons)
+
+
+def teach_judge(prepared: PreparedSet, path: Path | None, label: str) -> PixelJudge | None:
+    """A judge of swaps that has seen at most 4000 faces of the split "train"; None if they do not show both labels."""
+    rows = prepared.split("train")
+    shown = Labels.of(prepared, "train", path, label).shown
+    chosen = spread(len(rows), _TAUGHT).tolist()
+    if shown is None or not _both(shown[chosen]):
+        return None
+    return PixelJudge(faces_from_rows(rows.select(chosen)).pictures(), shown[chosen])
 
 
 def read_labels(path: Path, label: str) -> dict[str, dict[str, str]]:
@@ -282,55 +308,41 @@ def read_labels(path: Path, label: str) -> dict[str, dict[str, str]]:
     return {row["file"]: row for row in rows}
 
 
-def labels_of(prepared: PreparedSet, split: str, table: dict[str, bool], path: Path) -> np.ndarray:
-    """The labels of a split's faces, in its order.
-
-    Raises:
-        InputError: A face has no label.
-    """
-    names = prepared.split(split)["name"]
-    missing = [name for name in names if name not in table]
-    if missing:
-        raise InputError(f"{path} has no label for {len(missing)} faces of {prepared.path}, the first is {missing[0]}")
-    return np.array([table[name] for name in names])
+def _rows(prepared: PreparedSet, split: str) -> datasets.Dataset:
+    return prepared.table if split == "all" else prepared.split(split)
 
 
 def _both(labels: np.ndarray) -> bool:
     return bool(labels.any() and not labels.all())
 
 
-def _spread(count: int, limit: int | None) -> list[int]:
-    """At most `limit` of so many numbers, evenly spread."""
-    return np.linspace(0, count - 1, min(count, limit or count)).round().astype(int).tolist()
-
-
-@torch.no_grad()
 def _partner_poses(
-    model: NeuroTensorialAutoencoder, rows: Any, partners: list[int], faces: Faces
+    model: NeuroTensorialAutoencoder, rows: datasets.Dataset, partners: list[int], faces: Faces
 ) -> Float[Tensor, "n 9"]:
     """Pose codes of the photos whose poses faces are also shown in; the rotation itself where there is none."""
     pose = faces.turned_rotation.clone()
     known = [number for number, partner in enumerate(partners) if partner >= 0]
-    for part in batches(len(known)):
-        some = rows.select([partners[number] for number in known[part]])
-        photos = np.stack([np.asarray(row["image"]) for row in some.select_columns(["image"])])
-        images = torch.from_numpy(photos).movedim(3, 1).contiguous().to(faces.image.device).float() / 255
-        pose[known[part]] = model.encode(images).pose
+    if known:
+        pose[known] = _codes(model, rows.select([partners[number] for number in known]), pose.device).pose
     return pose
 
 
-def _swaps(
-    model: NeuroTensorialAutoencoder,
-    prepared: PreparedSet,
-    faces: Faces,
-    codings: Codings,
-    shown: np.ndarray,
-    taught: np.ndarray,
-) -> SwapRates:
-    rows = prepared.split("train")
-    chosen = _spread(len(rows), _TAUGHT)
-    judge = PixelJudge(faces_from_rows(rows.select(chosen)).pictures(), taught[chosen])
-    return swap_rates(model, faces.pictures(), codings, shown, judge)
+@torch.no_grad()
+def _codes(model: NeuroTensorialAutoencoder, rows: datasets.Dataset, device: torch.device) -> Codes:
+    """Codes of the photos of a set, without their context."""
+    codes = []
+    for part in batches(len(rows)):
+        some = rows.select(range(part.start, part.stop)).select_columns(["image"])
+        photos = np.stack([np.asarray(row["image"]) for row in some])  # type: ignore[call-overload]
+        images = torch.from_numpy(photos).movedim(3, 1).contiguous().to(device).float() / 255
+        codes.append(without_context(model.encode(images)))
+    return Codes.cat(codes)
+
+
+def _pairs(persons: np.ndarray | None) -> int:
+    """Pairs of faces of one person."""
+    counts = np.unique([] if persons is None else persons, return_counts=True)[1]
+    return int((counts * (counts - 1) // 2).sum())
 
 
 def _line(title: str, text: str) -> str:

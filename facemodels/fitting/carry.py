@@ -4,9 +4,10 @@ Every pixel of the render in the new pose shows a point of the surface. The fit 
 photo; its colour there, freed of the photo's shading and shaded anew, is the colour of the pixel.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
@@ -36,7 +37,7 @@ def mirrored_vertices(morphable: MorphableModel) -> Int[Tensor, " vertices"]:
     mean = morphable.mean.double()
     middle = mean[morphable.landmarks, 0].mean()
     mirrored = mean * torch.tensor([-1.0, 1.0, 1.0]) + torch.stack([2 * middle, middle * 0, middle * 0])
-    return torch.from_numpy(cKDTree(mean.numpy()).query(mirrored.numpy())[1])
+    return torch.from_numpy(np.asarray(KDTree(mean.numpy()).query(mirrored.numpy())[1]))
 
 
 def carry(

@@ -6,7 +6,7 @@ Procrustes, the shape by ridge least squares in the face frame, where the normal
 that one inverse serves all.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -88,6 +88,11 @@ class Fit:
 
     def __getitem__(self, index: slice | Tensor) -> "Fit":
         return Fit(**{name: value[index] for name, value in vars(self).items()})
+
+    def enlarged(self, zoom: float) -> "Fit":
+        """The same faces in pictures so many times as large."""
+        camera = {name: zoom * getattr(self, name) for name in ("scale", "shift", "error")}
+        return replace(self, **camera)
 
     @staticmethod
     def concatenate(parts: "list[Fit]") -> "Fit":

@@ -59,7 +59,7 @@ def unpool(activation: Float[Tensor, "n c h w"], index: Int[Tensor, "n c h w"]) 
     """Put activations back where the maxima of 2 x 2 windows were, into twice the height and width.
 
     While `torch.export` traces it is a scatter: torch's own unpooling fixes the size of the batch and has no
-    counterpart in ONNX. Scattering takes 1.4 times as long in training.
+    counterpart in ONNX. In training the scatter is the slower one.
     """
     if not torch.compiler.is_exporting():
         return F.max_unpool2d(activation, index, [2, 2])

@@ -96,12 +96,14 @@ def train(
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: The set is empty, the settings differ from those of the run, or a checkpoint is broken.
+        InputError: The set is empty or of another size, the settings differ from those of the run, or a checkpoint is
+            broken.
         RunError: The run diverged, lost a process, or had no room for a checkpoint; the last one is intact.
         KeyboardInterrupt: It was asked to stop, and has left a checkpoint.
     """
     if (training.steps is None) == (training.minutes is None):
         raise InputError("training needs either a number of steps or a number of minutes; give one of them")
+    prepared.require_size(network.size)
     accelerator = start(training.precision, all_used=_all_used(training.weights))
     run = Path(run)
     trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)

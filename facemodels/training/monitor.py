@@ -8,7 +8,7 @@ import torch
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.errors import InputError
-from facemodels.evaluation.exchange import donors
+from facemodels.evaluation.exchange import donors, spread
 from facemodels.evaluation.gates import gates
 from facemodels.evaluation.measures import encode_all, reconstruction
 from facemodels.evaluation.pose_swaps import in_other_pose
@@ -48,8 +48,8 @@ class Monitor:
         rows = [number for number, value in enumerate(splits) if value == split]
         if not rows:
             raise InputError(f"{prepared.path} holds no faces; prepare it from more photos")
-        chosen = torch.linspace(0, len(rows) - 1, min(count, len(rows))).round().long().tolist()
-        self.faces: Faces = faces_from_rows(prepared.table.select([rows[place] for place in chosen]))
+        chosen = [rows[place] for place in spread(len(rows), count).tolist()]
+        self.faces: Faces = faces_from_rows(prepared.table.select(chosen))
         self.sheets = Path(run) / "sheets"
 
     @torch.no_grad()
@@ -66,6 +66,7 @@ class Monitor:
         """
         device = next(network.parameters()).device
         faces = self.faces.to(device)
+        some = spread(len(faces), _EXCHANGED)
         learning = network.training
         network.eval()
         try:
@@ -73,10 +74,10 @@ class Monitor:
                 codings = encode_all(network, faces)
                 measures = {
                     **reconstruction(faces, codings),
-                    **in_other_pose(network, faces[:_EXCHANGED], codings[:_EXCHANGED]),
+                    **in_other_pose(network, faces[some], codings[some]),
                     **gates(network, faces, codings, _EXCHANGED),
                 }
-                photos = faces.pictures()[:_SHOWN]
+                photos = faces[spread(len(faces), _SHOWN)].pictures()
                 sheet = training_sheet(network, photos, photos[donors(len(photos)).to(device)])
         finally:
             network.train(learning)

@@ -78,6 +78,17 @@ class TestAlign:
             np.testing.assert_allclose(centre, TEMPLATE[number], atol=0.15)
             np.testing.assert_allclose(apply_transform(transform, five), TEMPLATE, atol=1e-6)
 
+    def test_larger_crops_show_the_same(self):
+        photo = np.kron(np.random.default_rng(0).integers(256, size=(30, 30, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+        five = TEMPLATE * 2.6 + 40
+        (small, transform), (large, same) = align(photo, five), align(photo, five, 128)
+        assert (same == transform).all()
+        assert small.shape == (64, 64, 3) and large.shape == (128, 128, 3)
+        halved = large.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+        assert np.abs(halved - small).mean() < 6  # the filters differ at sharp edges
+        assert np.abs(halved[1:] - small[:-1]).mean() > 15
+        assert np.abs(halved.repeat(2, axis=0).repeat(2, axis=1) - large).mean() > 4  # and detail of its own
+
     def test_no_aliasing(self):
         """A fine chequerboard becomes even grey, not stripes."""
         board = np.indices((600, 600)).sum(0) % 2 * 255

@@ -74,7 +74,7 @@ def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
 def test_export(call, model, prepared, tmp_path):
     model.save_pretrained(tmp_path / "model")
     status, out, _ = call("export", "model", "small")
-    assert status == 0 and out.startswith("model.safetensors") and "from the network's own" in out
+    assert status == 0 and out.startswith("model.safetensors") and "like the network's own" in out
     assert sorted(os.listdir(tmp_path / "small")) == ["README.md", "config.json", "model.safetensors"]
     assert call("evaluate", prepared.path, "--model", "small")[0] == 0
     assert_one_line(call("export", "small", "again", "--cores"), "was exported without its cores")
@@ -84,7 +84,10 @@ def test_export(call, model, prepared, tmp_path):
 
 def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
     assert_one_line(call("train", tmp_path), "is not a prepared set")
-    assert_one_line(call("train", prepared.path, "--preset", "large"), "there is no preset 'large'")
+    assert_one_line(call("train", prepared.path, "--preset", "huge"), "there is no preset 'huge'")
+    assert_one_line(call("train", prepared.path, "--preset", "large"), "64 pixels, the network takes 128")
+    assert_one_line(call("prepare", tmp_path, "--size", 100), "size must be 32 to 512 pixels")
+    assert_one_line(call("synthesise", tmp_path / "x", "--size", 100), "size must be 32 to 512 pixels")
     assert_one_line(call("train", prepared.path, "--precision", "fp8"), "there is no precision 'fp8'")
     assert_one_line(call("evaluate", prepared.path), "there is no run under runs/")
     assert_one_line(call("evaluate", prepared.path, "--model", "nowhere"), "there is no checkpoint at nowhere")

@@ -77,6 +77,17 @@ def test_refusals(tmp_path, prepared, morphable):
         PreparedSet(tmp_path)
 
 
+@pytest.mark.parametrize("size", [64, 128])
+def test_size_is_that_of_the_pictures(tmp_path, morphable, size):
+    prepared = write_prepared(tmp_path / "set", make_rows(2, size=size), morphable, {})
+    assert prepared.size == size and prepared.faces("train").image.shape[2:] == (size, size)
+    prepared.require_size(size)
+    other = 192 - size
+    message = rf"holds pictures of {size} pixels, the network takes {other}; prepare it anew with --size {other}"
+    with pytest.raises(InputError, match=message):
+        prepared.require_size(other)
+
+
 def test_a_set_of_an_older_format_is_refused(tmp_path, morphable):
     new = ("turned_image", "turned_weight", "turned_partner")
     rows = ({name: value for name, value in row.items() if name not in new} for row in make_rows(2))

@@ -13,7 +13,7 @@ from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError
 from facemodels.evaluation import Codings, encode_all, measure, swap_rates
 from facemodels.evaluation.measures import angle_between, nearest_rotation, normals_error, overlap, psnr
-from facemodels.evaluation.report import LINES, Labels, Report, evaluate, labels_of, reaches, read_labels
+from facemodels.evaluation.report import LINES, Labels, Report, evaluate, reaches, read_labels, teach_judge
 from facemodels.evaluation.swaps import PixelJudge
 from facemodels.networks import Context
 from facemodels.rendering import euler_to_matrix
@@ -200,6 +200,9 @@ class TestReport:
         held_out = prepared.faces("test")
         some = encode_all(model, held_out[torch.tensor([0, 2, 4, 5, 7])])
         expected = psnr(some.image, held_out.pictures()[[0, 2, 4, 5, 7]]).mean()
+        everyone = evaluate(model, prepared, table)
+        assert everyone.persons == report.persons == 3 + 3 + 1
+        assert report.measures["person_auc"] == pytest.approx(everyone.measures["person_auc"])
         assert report.measures["psnr"] == pytest.approx(float(expected))
 
     def test_targets(self):
@@ -211,28 +214,45 @@ class TestReport:
         with pytest.raises(InputError, match="holds no faces of the split 'test'"):
             evaluate(model, everything)
 
+    def test_a_set_of_another_size(self, model, morphable, tmp_path):
+        large = write_prepared(tmp_path / "set", make_rows(3, size=128), morphable, {"source": "made for tests"})
+        with pytest.raises(InputError, match="holds pictures of 128 pixels, the network takes 64"):
+            evaluate(model, large)
+
+
+@pytest.fixture
+def synthetic(morphable, tmp_path):
+    rows = [
+        {**row, "person": number // 2, "emotion": ["happy", "sad"][number % 2]}
+        for number, row in enumerate(make_rows(16, held_out=6))
+    ]
+    return write_prepared(tmp_path / "synthetic", rows, morphable, {"source": "made for tests"})
+
 
 class TestLabels:
     def test_of_a_table(self, prepared, table):
-        labels = Labels.of(prepared, table, "Smiling")
-        assert labels.train is not None and labels.test is not None and labels.persons is not None
-        assert labels.test.tolist() == [number % 2 == 1 for number in range(16, 24)]
+        labels = Labels.of(prepared, "test", table, "Smiling")
+        assert labels.shown is not None and labels.persons is not None
+        assert labels.shown.tolist() == [number % 2 == 1 for number in range(16, 24)]
         assert len(np.unique(labels.persons)) == 3 and labels.persons[0] == labels.persons[1]
 
     def test_without_persons_and_without_a_table(self, prepared, table):
         table.write_text("\n".join(",".join(line.split(",")[:2]) for line in table.read_text().splitlines()))
-        assert Labels.of(prepared, table, "Smiling").persons is None
-        nothing = Labels.of(prepared, None, "Smiling")
-        assert nothing.train is None and nothing.test is None and nothing.persons is None
+        assert Labels.of(prepared, "test", table, "Smiling").persons is None
+        nothing = Labels.of(prepared, "test", None, "Smiling")
+        assert nothing.shown is None and nothing.persons is None and teach_judge(prepared, None, "Smiling") is None
 
-    def test_of_a_synthetic_set(self, morphable, tmp_path):
-        rows = [
-            {**row, "person": number // 2, "emotion": ["happy", "sad"][number % 2]}
-            for number, row in enumerate(make_rows(8, held_out=4))
-        ]
-        labels = Labels.of(write_prepared(tmp_path / "set", rows, morphable, {}), None, "Smiling")
-        assert labels.test is not None and labels.test.tolist() == [True, False, True, False]
-        assert labels.persons is not None and labels.persons.tolist() == [2, 2, 3, 3]
+    def test_of_a_synthetic_set(self, synthetic):
+        labels = Labels.of(synthetic, "test", None, "Smiling")
+        assert labels.shown is not None and labels.shown.tolist() == [True, False] * 3
+        assert labels.persons is not None and labels.persons.tolist() == [5, 5, 6, 6, 7, 7]
+
+    def test_all_of_a_set_is_judged_by_the_pupil_of_another(self, model, synthetic, prepared):
+        alone = evaluate(model, synthetic, split="all")
+        assert alone.faces == 16 and alone.label is None and "person_auc" in alone.measures
+        taught = evaluate(model, synthetic, split="all", teacher=synthetic)
+        assert taught.label == "emotion" and taught.pairs > 0
+        assert evaluate(model, synthetic, split="all", teacher=prepared).label is None
 
     def test_refusals(self, prepared, tmp_path):
         path = tmp_path / "labels.csv"
@@ -241,5 +261,6 @@ class TestLabels:
         path.write_text("file,Young\n000001.jpg,1\n")
         with pytest.raises(InputError, match="has no column Smiling"):
             read_labels(path, "Smiling")
-        with pytest.raises(InputError, match="has no label for 16 faces"):
-            labels_of(prepared, "train", {"nobody.jpg": True}, path)
+        path.write_text("file,Young\n000001.jpg,1\n000003.jpg,1\n")
+        with pytest.raises(InputError, match="has no label for 14 faces"):
+            Labels.of(prepared, "train", path, "Young")

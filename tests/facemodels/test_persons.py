@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from facemodels.autoencoder import Face
+from facemodels.config import NetworkConfig
 from facemodels.evaluation import Codings, encode_all
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 
@@ -27,19 +28,16 @@ class TestAuc:
         persons = np.array([0, 0, 1, 1, 2, 2, 3, 3])
         scale = torch.logspace(-3, 3, 9)  # every number of a code counts alike
         code = torch.randn(4, 9)[persons] * scale
-        known = dataclasses.replace(codings, codes=codings.codes.replace(identity=code))
-        measures = person_in_codes(known, persons)
+        measures = person_in_codes(codings.codes.replace(identity=code), persons)
         assert measures["person_auc"] == 1 and 0 <= measures["person_auc_of_expression"] <= 1
 
     def test_of_codes_that_are_not(self, codings):
-        many = codings[torch.arange(200) % 8]
-        code = torch.randn(200, 9)
-        many = dataclasses.replace(many, codes=many.codes.replace(identity=code))
+        many = codings.codes[torch.arange(200) % 8].replace(identity=torch.randn(200, 9))
         assert person_in_codes(many, np.arange(200) % 40)["person_auc"] == pytest.approx(0.5, abs=0.08)
 
     def test_needs_pairs_of_one_and_of_two_persons(self, codings):
-        assert person_in_codes(codings, np.arange(8)) == {}
-        assert person_in_codes(codings, np.zeros(8, int)) == {}
+        assert person_in_codes(codings.codes, np.arange(8)) == {}
+        assert person_in_codes(codings.codes, np.zeros(8, int)) == {}
 
 
 class _Judge:
@@ -51,6 +49,8 @@ class _Judge:
 
 class _Painter:
     """A network whose colour is one of its codes."""
+
+    config = NetworkConfig()
 
     def __init__(self, factor):
         self.factor = factor

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from facemodels.autoencoder import Face
 from facemodels.codes import FACTORS, Codes
+from facemodels.config import NetworkConfig
 from facemodels.evaluation import Codings, encode_all
 from facemodels.evaluation.exchange import donors
 from facemodels.evaluation.measures import angle_between, without_context
@@ -139,7 +140,7 @@ class _Reader:
     """A network that writes its pose code into the picture, where `obeys`, and reads it there again."""
 
     def __init__(self, obeys):
-        self.obeys = obeys
+        self.obeys, self.config = obeys, NetworkConfig(cut_background=obeys)
 
     def paint(self, pose, expression, identity, light):
         told = pose if self.obeys else expression[:, :9]

@@ -284,6 +284,32 @@ class TestPrepare:
         assert smooth < 0.2 * rough
         assert max(np.abs(np.diff(yaw[1], 2))) < 0.5 * rough
 
+    def test_larger_crops(self, again, prepared, photos, detector, morphable):
+        """Twice the pixels, and otherwise the same: landmarks, fits and figures are those of crops of 64."""
+        large = again(size=128, mirror=True)
+        assert large.size == 128 and large.info["settings"]["size"] == 128 and prepared.size == 64
+        assert (large.path / "rejects.csv").read_text() == (prepared.path / "rejects.csv").read_text()
+        rows = large.table.filter(lambda mirrored: not mirrored, input_columns="mirrored")
+        assert rows["name"][:] == prepared.table["name"][:]
+        for name in ("rotation", "identity", "expression", "quality", "disagreement"):
+            assert_close(torch.tensor(rows[name][:]), torch.tensor(prepared.table[name][:]), atol=1e-4, rtol=0)
+        assert np.abs(np.subtract(rows["mask_agreement"][:], prepared.table["mask_agreement"][:])).max() < 0.02
+        assert np.abs(np.subtract(rows["light"][:], prepared.table["light"][:])).max() < 0.1
+        # Noise whose pixels are half of a crop's is blurred differently; masks differ along their rims.
+        for name, tolerance in (("image", 15), ("mask", 4), ("normals", 5)):
+            big, small = (
+                np.stack([np.asarray(each) for each in table[name]]).astype(float) for table in (rows, prepared.table)
+            )
+            halved = big.reshape(len(big), 64, 2, 64, 2, -1).mean(axis=(2, 4)).reshape(small.shape)
+            assert np.abs(halved - small).mean() < tolerance, (name, np.abs(halved - small).mean())
+        mirrored = large.table.filter(lambda mirrored: mirrored, input_columns="mirrored")
+        assert (np.asarray(mirrored[0]["image"])[:, ::-1] == np.asarray(rows[0]["image"])).all()
+        known = [np.asarray(each) > 0 for each in rows["turned_weight"]]
+        face = [np.asarray(each) > 0 for each in rows["turned_mask"]]
+        assert np.sum(known) / np.sum(face) > 0.9
+        with pytest.raises(InputError, match=r"is finished, with mirror true, not false, size 128, not 64"):
+            again()
+
     def test_limit_is_too_few(self, again, tmp_path):
         with pytest.raises(InputError, match=r"of 12 photos show a usable face; only \d+ faces.*30 or more"):
             again(limit=12, held_out=0)
@@ -299,7 +325,8 @@ class TestPrepare:
         assert os.listdir(tmp_path) == ["in"]
 
     @pytest.mark.parametrize(
-        ("setting", "value"), [("held_out", 1.0), ("held_out", -0.1), ("limit", 0), ("smoothing", -1), ("workers", 0)]
+        ("setting", "value"),
+        [("held_out", 1.0), ("held_out", -0.1), ("limit", 0), ("smoothing", -1), ("workers", 0), ("size", 100)],
     )
     def test_rejects_settings(self, photos, morphable, tmp_path, setting, value):
         with pytest.raises(InputError, match=setting):

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch.testing import assert_close
 
 from facemodels.data.factors import sample_factors
-from facemodels.data.synthetic import aligned_camera, synthesise, synthesise_set
+from facemodels.data.synthetic import aligned_camera, draw, factors_of, synthesise, synthesise_set
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import matrix_to_euler, project_weak_perspective, shade
@@ -197,3 +197,44 @@ class TestSynthesiseSet:
     def test_does_not_write_over_a_folder(self, tmp_path):
         with pytest.raises(InputError, match="exists"):
             synthesise_set(tmp_path, count=2)
+
+
+class TestSize:
+    @pytest.mark.parametrize("design", ["portraits", "facefactors", "wild"])
+    def test_larger_images_show_the_same_faces(self, design):
+        small, large = (list(synthesise(4, seed=3, design=design, size=size)) for size in (64, 128))
+        pictures = {name for name, value in small[0].items() if np.shape(value)[:2] == (64, 64)}
+        assert pictures == {f"{view}{name}" for view in ("", "turned_") for name in ("image", "normals", "mask")} | {
+            "turned_weight"
+        }
+        for one, other in zip(small, large, strict=True):
+            for name in {*one} - pictures - {"visible"}:
+                assert_array_equal(one[name], other[name])
+            for name in pictures:
+                assert other[name].shape == (128, 128, *one[name].shape[2:]) and other[name].dtype == one[name].dtype
+            for view in ("", "turned_"):
+                halved = other[f"{view}mask"].reshape(64, 2, 64, 2).mean(axis=(1, 3))
+                assert np.mean((halved > 127) != (one[f"{view}mask"] > 0)) < 0.02
+            halved = other["turned_image"].astype(float).reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+            assert np.abs(halved - one["turned_image"]).mean() < (8 if design == "wild" else 3)  # the camera adds noise
+            if design != "wild":
+                smaller = other["turned_image"][::2, ::2].astype(float)
+                assert np.abs(smaller - other["turned_image"][1::2, 1::2]).mean() > 0.5  # and has detail of its own
+
+    def test_default_is_64(self):
+        default, asked = (list(synthesise(1, seed=3, **options)) for options in ({}, {"size": 64}))
+        for name, value in default[0].items():
+            assert_array_equal(asked[0][name], value)
+
+    def test_is_kept_with_the_set(self, tmp_path):
+        prepared = synthesise_set(tmp_path / "set", design="wild", count=3, held_out=0, size=128)
+        assert prepared.size == prepared.info["size"] == 128
+        images, _ = draw(factors_of(prepared, "train"))
+        assert images.shape == (3, 3, 128, 128)
+        with pytest.raises(InputError, match="exists already"):
+            synthesise_set(tmp_path / "set", design="wild", count=3, held_out=0)
+
+    @pytest.mark.parametrize("size", [16, 72, 1024])
+    def test_rejects_sizes_that_no_network_takes(self, size):
+        with pytest.raises(InputError, match=f"size must be 32 to 512 pixels, a multiple of 16, got {size}"):
+            synthesise(1, size=size)

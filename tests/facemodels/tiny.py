@@ -5,15 +5,15 @@ import numpy as np
 VERTICES, IDENTITY, EXPRESSION = 12, 5, 3
 
 
-def make_rows(count: int, seed: int = 0, held_out: int = 0):
+def make_rows(count: int, seed: int = 0, held_out: int = 0, size: int = 64):
     """Rows of a prepared set with a bright square for a face."""
     random = np.random.default_rng(seed)
     for number in range(count):
-        mask = np.zeros((64, 64), np.uint8)
-        mask[16:48, 18:46] = 255
-        image = random.integers(0, 80, (64, 64, 3)).astype(np.uint8)
+        mask = np.zeros((size, size), np.uint8)
+        mask[size // 4 : size * 3 // 4, size * 9 // 32 : size * 23 // 32] = 255
+        image = random.integers(0, 80, (size, size, 3)).astype(np.uint8)
         image[mask > 0] += np.uint8(120)
-        normals = np.zeros((64, 64, 3), np.int8)
+        normals = np.zeros((size, size, 3), np.int8)
         normals[mask > 0] = (0, 0, 127)
         yield {
             "name": f"{number:06d}.jpg",
