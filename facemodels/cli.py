@@ -208,7 +208,10 @@ def train(
         bool, typer.Option("--adversarial/--no-adversarial", help="Train with the preset's discriminator.")
     ] = True,
     verifier: Annotated[
-        str | None, typer.Option(help="Network that keeps the person: sface, dlib or a file of train-verifier.")
+        str | None,
+        typer.Option(
+            help="Network that tells persons apart: sface, dlib or a file of train-verifier; none drops the term."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or no.")] = None,

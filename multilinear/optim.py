@@ -33,7 +33,7 @@ def factor_gradients(module: Module, *, enabled: bool = True, smallest: int = SM
 
     `torch.compile` and `torch.func` keep dense gradients; so does FSDP, which replaces the weights. Under
     `DistributedDataParallel`, call this on the module that will be wrapped, on its device, before it is wrapped: its
-    reducer then leaves these weights out, and `average_gradients` has to follow the backward pass.
+    reducer then leaves these weights out, and `gather_gradients` has to follow the backward pass.
 
     Args:
         module: A layer, or a module with layers somewhere inside.
@@ -74,8 +74,8 @@ def factor_gradients(module: Module, *, enabled: bool = True, smallest: int = SM
 
 
 @torch.no_grad()
-def average_gradients(module: Module, group: "dist.ProcessGroup | None" = None) -> None:
-    """Averages the factored gradients of a module over processes, as `DistributedDataParallel` does the others.
+def gather_gradients(module: Module, group: "dist.ProcessGroup | None" = None) -> None:
+    """Averages the factored gradients of a module over processes, as `DistributedDataParallel` does all others.
 
     Gathers R and the inputs of all processes, n (k + k_1 + ... + k_M) numbers of each, instead of summing
     k k_1 ... k_M. The processes may have different numbers of samples, or none. Call it after the last backward pass of
@@ -87,7 +87,7 @@ def average_gradients(module: Module, group: "dist.ProcessGroup | None" = None) 
 
     Example:
         >>> import multilinear as ml
-        >>> ml.optim.average_gradients(ml.nn.Multilinear((3, 4), 50))
+        >>> ml.optim.gather_gradients(ml.nn.Multilinear((3, 4), 50))
     """
     if not _is_parallel():
         return

@@ -1,6 +1,7 @@
 """The harness of the benchmarks, and every case at tiny sizes: whoever is timed computes the same as the others."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 
 pytest.importorskip("pytest_benchmark", reason="the extra `bench` is not installed")
 
-from benchmarks import agreement, measure, memory, plots, registry, results, tables, targets, timing
+from benchmarks import agreement, measure, memory, plots, registry, results, step, tables, targets, timing
 from benchmarks.__main__ import COMMANDS, main
 from benchmarks.case import AUTODIFF, FLOOR, OURS, Case, Floor, FloorRun, Prepared, Problem, Run, Unavailable
 from benchmarks.summary import summaries
@@ -494,3 +495,75 @@ def test_thresholds_cover_the_table_of_the_dispatch(tmp_path, monkeypatch):
     assert thresholds.main(["--rounds", "1", "--out", str(tmp_path / "t.csv")]) == 0
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert len(lines) == 2 + len(smallest) and lines[0] == "operator,elements,analytic_ms,autodiff_ms,ratio"
+
+
+TINY_NETWORK = {
+    "channels": (6, 5, 4),
+    "intermediate": 16,
+    "background": 7,
+    "mask": 6,
+    "identity": 9,
+    "expression": 6,
+    "morphable_identity": 5,
+    "morphable_expression": 3,
+    "vertices": 12,
+}
+
+
+class TestStep:
+    """The training step's benchmark, with a network of the same parts and few filters."""
+
+    @pytest.mark.parametrize("name", ["paper", "small"])
+    def test_all_operators_compute_the_same_step(self, name):
+        objectives = {}
+        for rival, setting in step.RIVALS.items():
+            setting = replace(setting, preset=name, precision="no")
+            trainer = step.Trainer(setting, sizes=TINY_NETWORK, count=4)
+            objectives[rival] = torch.tensor([trainer.step() for _ in range(3)])
+        assert_close(objectives["autodiff"], objectives["multilinear"], rtol=1e-4, atol=1e-4)
+        assert_close(objectives["by hand"], objectives["multilinear"], rtol=1e-4, atol=1e-4)
+        assert objectives["multilinear"].diff().abs().min() > 0
+
+    @pytest.mark.parametrize("changes", [change for rows in step.CHOICES.values() for change in rows.values()], ids=str)
+    def test_choices(self, changes):
+        trainer = step.Trainer(step.Setting("small", **changes), sizes=TINY_NETWORK, count=4)
+        assert trainer.step() > 0
+
+    def test_a_profile_accounts_for_the_whole_step(self):
+        trainer = step.Trainer(step.Setting("paper"), sizes=TINY_NETWORK, count=4)
+        parts = step.profile_step("paper", steps=1, trainer=trainer)
+        both = {"encoder", "normals", "albedo", "mask", "background", "stream 1", "stream 3"}
+        assert all(set(parts[part]) == {"forward", "backward"} for part in both)
+        others = {"discriminator's judgement", "discriminator's own step", "clipping", "optimiser"}
+        assert set(parts) == both | others | {"losses, shading and the rest"}
+        assert all(value > 0 for phases in parts.values() for value in phases.values())
+
+    def test_parameters(self):
+        sizes = step.sizes()
+        assert sizes["paper"]["frontal_core"] == 12288 * 10800 and sizes["default"]["shape_core"] == 185 * 1200
+
+    def test_tables(self, tmp_path):
+        row = {"seconds": 2.0, "slowest": 3.0, "images_per_second": 16.0, "time_over_ours": 1.25}
+        record = {
+            "machine": "a machine",
+            "torch": "2",
+            "date": "today",
+            "commit": "abc",
+            "load": 1.5,
+            "speed": {"paper": {"1": dict.fromkeys(step.RIVALS, row)}},
+            "profile": {"paper": {"encoder": {"forward": 10.0, "backward": 20.0}, "optimiser": {"step": 3.0}}},
+            "choices": {"paper": {"as trained": row}},
+            "sizes": step.sizes(),
+        }
+        readme = tmp_path / "README.md"
+        readme.write_text(f"before\n{step.START}\nold\n{step.END}\nafter\n")
+        step.write({"a machine": record}, tmp_path / "step.json", readme)
+        text = readme.read_text()
+        assert "old" not in text and text.startswith("before") and text.endswith("after\n")
+        assert "| paper | 1 | 16.0 | 16.0 (1.25) | 16.0 (1.25) |" in text
+        assert "| encoder | 10 + 20 |" in text and "| all | 33 |" in text
+        assert "| frontal_core | 132,710,400 |" in text and "| weights, float32 | 686 MB |" in text
+
+    def test_the_readme_has_its_place(self):
+        text = step.README.read_text()
+        assert text.count(step.START) == text.count(step.END) == 1

@@ -144,7 +144,7 @@ def synthesise(
         known) and `turned_partner` (of FaceFactors the name of the sample that is this view, else empty). FaceFactors
         adds `expression_index`, `pose_index` and `light_index`; the wild adds `occluder` (names joined by "+", or
         empty) and `visible` (share of the face that is not hidden); its mask and normals leave out what is, its second
-        view is seen clearly.
+        view is taken by the same camera with nothing before the face.
 
     Raises:
         ValueError: There is no such design, or a number is out of range.
@@ -414,11 +414,12 @@ def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     turned_image, turned_normals, turned_mask = draw_heads(heads, *turned, light, background)
     landmarks = project_weak_perspective(heads.vertices[:, MorphableModel.procedural().landmarks], *camera)[..., :2]
     landmarks = landmarks * (SIZE / background.shape[-1])
-    images, seen, occluders = [], [], []
+    images, turned_images, seen, occluders = [], [], [], []
     for k, number in enumerate(numbers):
         picture = image[k].permute(1, 2, 0).double().numpy()
         hidden, clear, occluder = occlude(seed, number, picture, _sight(factors[k], picture, mask[k, 0], landmarks[k]))
         images.append(photograph(seed, number, hidden))
+        turned_images.append(photograph(seed, number, turned_image[k].permute(1, 2, 0).double().numpy()))
         seen.append(torch.from_numpy(clear >= 0.5).float())
         occluders.append(occluder)
     clear = torch.stack(seen)[:, None]
@@ -429,7 +430,7 @@ def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
     }
     return columns | {
         "image": torch.from_numpy(np.stack(images)),
-        "turned_image": _bytes(turned_image),
+        "turned_image": torch.from_numpy(np.stack(turned_images)),
         "turned_weight": columns["turned_mask"],
         "turned_partner": [""] * len(factors),
         "occluder": occluders,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,6 @@ def _tensorboard(directory: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        print("TensorBoard is not installed; the metrics go to metrics.jsonl alone")
+        print(f"facemodels: TensorBoard is not installed: the numbers go to {METRICS} alone", file=sys.stderr)
         return None
     return SummaryWriter(str(directory), purge_step=step + 1 if step else None)

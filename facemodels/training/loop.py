@@ -19,6 +19,7 @@ from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
 from facemodels.morphable import MorphableModel
+from facemodels.networks import channels_last
 from facemodels.networks.verification import load_verifier
 from facemodels.parallel import average_gradients
 from facemodels.progress import progress_bar
@@ -45,6 +46,7 @@ from facemodels.training.processes import (
 )
 from facemodels.training.step import TrainingStep
 from facemodels.training.stopping import StopRequest
+from multilinear.optim import factor_gradients, gather_gradients
 
 SKIPPED_IN_A_ROW = 10
 """Steps without a finite objective after which a run ends."""
@@ -105,21 +107,25 @@ def train(
     accelerator = start(training.precision, all_used=_all_used(training.weights))
     run = Path(run)
     trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
-    try:
-        return trainer.to_the_end(progress)
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"{accelerator.device} has too little memory for {training.batch} faces at once: halve the batch and"
-            f" double the accumulation; {_left(run)}"
-        ) from error
-    except RuntimeError as error:
-        if accelerator.num_processes > 1 and is_lost_process(error):
-            raise RunError(f"another process of this run ended or does not answer; {_left(run)}") from error
-        raise
-    except OSError as error:
-        raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
-    finally:
-        trainer.close()
+    with StopRequest() as stop:
+        try:
+            return trainer.to_the_end(progress, stop)
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"{accelerator.device} has too little memory for {training.batch} faces at once: halve the batch and"
+                f" double the accumulation; {_left(run)}"
+            ) from error
+        except RunError:
+            raise
+        except RuntimeError as error:
+            if accelerator.num_processes > 1 and is_lost_process(error):
+                stop.ending = True  # the launcher, too, notices that one is gone, and sends SIGTERM to the others
+                raise RunError(f"another process of this run ended or does not answer; {_left(run)}") from error
+            raise
+        except OSError as error:
+            raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
+        finally:
+            trainer.close()
 
 
 @dataclasses.dataclass
@@ -173,7 +179,7 @@ class _Trainer:
         torch.manual_seed(training.seed)
         network = fit_to_morphable(network, prepared.morphable)
         model = NeuroTensorialAutoencoder(network, prepared.morphable)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(model)
         source = f"{len(self.faces)} faces of the prepared set `{prepared.path.name}`."
         model.card = str(model.generate_model_card(training_data=source))
         adversary = Adversary(network, training) if training.weights.adversarial else None
@@ -192,6 +198,8 @@ class _Trainer:
             if module is not None:
                 module.to(device)
         step = TrainingStep(model, training, prepared.morphable, adversary, verifier)
+        if not shard and accelerator.scaler is None:  # sharded weights and scaled gradients have to be dense
+            factor_gradients(step)
         self.step = share(step, accelerator, shard)
         optimizer = _optimizer(model, training, training.learning_rate, training.betas, training.weight_decay)
         other = _optimizer(adversary, training, training.discriminator_rate, _BEGAN_BETAS, 0.0) if adversary else None
@@ -205,7 +213,7 @@ class _Trainer:
         self.since = self.saved = time.monotonic()
         self.saved_step = self.progress.step
 
-    def to_the_end(self, show: bool) -> NeuroTensorialAutoencoder:
+    def to_the_end(self, show: bool, stop: StopRequest) -> NeuroTensorialAutoencoder:
         """Train until the run is finished, or until somebody asks it to stop."""
         progress, training = self.progress, self.training
         started = progress.step
@@ -217,7 +225,7 @@ class _Trainer:
         )
         self.step.train()
         self.since = self.saved = time.monotonic()
-        with bar, StopRequest() as stop:
+        with bar:
             while _fraction(progress, training) < 1:
                 common = self._advance(float(stop.wanted))
                 bar.n = round(1000 * _fraction(progress, training))
@@ -256,6 +264,7 @@ class _Trainer:
         scaler = self.accelerator.scaler
         if scaler is not None:
             scaler.unscale_(trained.optimizer)
+        gather_gradients(trained.network)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm(gradients))
         if adversary is not None:
@@ -471,7 +480,7 @@ def _all_used(weights: LossWeights) -> bool:
 def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:
     """The faces to train on, without black pictures and without numbers that are none."""
     faces = prepared.faces("train")
-    usable = faces.image.flatten(1).any(1)
+    usable = faces.image.flatten(1).any(1).bool()  # of bytes, any() makes bytes
     for value in vars(faces).values():
         if value.is_floating_point():
             usable &= value.isfinite().all(1)

@@ -11,10 +11,15 @@ _ECHO_SECONDS = 2.0  # launchers pass on a Ctrl-C that their processes have got 
 
 
 class StopRequest:
-    """Within this context SIGINT and SIGTERM set `wanted`; who asks again, seconds later, stops at once."""
+    """Within this context SIGINT and SIGTERM set `wanted`; who asks again, seconds later, stops at once.
+
+    Attributes:
+        wanted: Whether a signal came.
+        ending: The process ends by itself: a SIGTERM after the context must not cut off its last words.
+    """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.wanted = self.ending = False
         self._first = 0.0
         self._before: dict[int, Any] = {}
 
@@ -25,7 +30,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.ending and number == signal.SIGTERM else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -98,13 +98,15 @@ class FactoredGradient(Tensor):
         height = min(max((BLOCK_CUDA if self.is_cuda else BLOCK) // max(columns, 1), 1), max(outputs, 1))
         buffer = torch.empty(height, columns, dtype=self.dtype, device=self.device)
         whole, partial = self._products()
+        # with out=, which autocast leaves alone
         for start in range(0, outputs, height):
             rows = slice(start, min(start + height, outputs))
             block = buffer[: rows.stop - start]
             torch.mm(whole[0][:, rows].mT, whole[1], out=block)
             shaped = block.view(-1, *sizes)
             for residual, product, constant, varying in partial:
-                shaped.addcmul_((residual[:, rows].mT @ product).view(-1, *varying), constant)
+                part = torch.mm(residual[:, rows].mT, product, out=product.new_empty(len(block), product.shape[1]))
+                shaped.addcmul_(part.view(-1, *varying), constant)
             yield rows, shaped
 
     def squared_norm(self) -> Tensor:
@@ -268,6 +270,11 @@ def _zero_(func: Any, args: Any, kwargs: Any) -> Any:
     return args[0]
 
 
+def _zero_each(func: Any, args: Any, kwargs: Any) -> None:
+    for gradient in args[0]:
+        gradient.zero_()
+
+
 def _copy_(func: Any, args: Any, kwargs: Any) -> Any:
     target, source = args[:2]
     if not (isinstance(target, FactoredGradient) and isinstance(source, FactoredGradient)):
@@ -356,6 +363,7 @@ _KNOWN: dict[Any, Callable[[Any, Any, Any], Any]] = {
     _aten.empty_like.default: _empty_like,
     _aten.new_empty_strided.default: _empty,
     _aten.zero_.default: _zero_,
+    _aten._foreach_zero_.default: _zero_each,
     _aten.copy_.default: _copy_,
     _aten.add.Tensor: _add,
     _aten.add_.Tensor: _add_,

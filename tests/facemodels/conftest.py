@@ -32,7 +32,7 @@ def morphable() -> MorphableModel:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def network_config() -> NetworkConfig:
     return NetworkConfig(
         channels=(6, 5, 4),
@@ -57,7 +57,7 @@ def model(network_config, morphable) -> NeuroTensorialAutoencoder:
     return NeuroTensorialAutoencoder(network_config, morphable).eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def training_config() -> TrainingConfig:
     weights = LossWeights(
         swapped_shape=0.5,

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder, shape_factor
 from facemodels.config import preset
+from multilinear.optim import factor_gradients
 
 
 @pytest.fixture
@@ -36,16 +37,52 @@ def test_decodes_everything(model, images, morphable):
 
 
 def test_parameter_counts_of_the_paper():
-    network, _ = preset("paper")
+    """Appendix A: 96, 48 and 24 filters of 5 x 5, 24 x 8 x 8 = 1536 numbers behind them, 128 in the middle."""
+    with torch.device("meta"):
+        model = NeuroTensorialAutoencoder(preset("paper")[0])
+    count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+
+    def decoder(code, outputs):
+        return 1536 * (code + 1) + (24 * 48 * 25 + 48) + (48 * 96 * 25 + 96) + (96 * outputs * 25 + outputs)
+
+    assert count == {
+        "encoder": (96 * 75 + 96) + (48 * 96 * 25 + 48) + (24 * 48 * 25 + 24) + (1536 * 128 + 128),
+        "heads": 129 * (128 + 128 + 9 + 9 + 80 + 15),
+        "expression_coefficients": 16 * 28,
+        "identity_coefficients": 81 * 157,
+        "shape_core": 28125 * 1200,
+        "frontal_core": 12288 * 10800,
+        "normals": decoder(1200, 3),
+        "albedo": decoder(1200, 3),
+        "mask": decoder(128, 1),
+        "background": decoder(128, 3),
+    }
+    assert sum(count.values()) == 171_555_616
+    assert not list(model.buffers())
+
+
+def test_memory_of_the_paper_in_training():
+    """Weights and two moments of AdamW in float32; the cores' gradients, in factors, add nothing of their size."""
+    network, training = preset("paper")
     with torch.device("meta"):
         model = NeuroTensorialAutoencoder(network)
-    count = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
-    assert count["shape_core"] == 28125 * 1200
-    assert count["frontal_core"] == 12288 * 10800
-    encoder = (96 * 75 + 96) + (48 * 96 * 25 + 48) + (24 * 48 * 25 + 24) + (1536 * 128 + 128)
-    assert count["encoder"] == encoder
-    assert count["heads"] == 129 * (128 + 128 + 9 + 9 + 80 + 15)
-    assert count["expression_coefficients"] == 16 * 28 and count["identity_coefficients"] == 81 * 157
+    assert factor_gradients(model) == ["shape_core.weight", "frontal_core.weight"]
+    count = sum(p.numel() for p in model.parameters())
+    cores = 28125 * 1200 + 12288 * 10800
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert 4 * count == 686_222_464 and 4 * 3 * count == 2_058_667_392  # 0.69 and 2.06 GB
+    assert 4 * (count - cores) == 20_380_864  # of dense gradients: 20 MB, without factors 0.69 GB
+    samples = 2 * training.batch  # of either core, used twice in a step
+    assert 4 * samples * (28125 + 15 + 80 + 12288 + 9 + 15 + 80) < 12e6
+
+
+def test_parameter_counts_of_our_additions():
+    """Coordinates instead of vertices: 0.2 instead of 34 million; a Tucker core: 2.2 instead of 133 million."""
+    with torch.device("meta"):
+        model = NeuroTensorialAutoencoder(preset("default")[0])
+    assert model.shape_core.weight.shape == (185, 15, 80) and model.shape_core.weight.numel() == 222_000
+    assert sum(p.numel() for p in model.frontal_core.parameters()) == 12288 * 96 + 96 * 10800 == 2_216_448
+    assert model.normals.bias.shape == (4,)
 
 
 def test_rotation_acts_on_the_product_of_codes(model):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from facemodels import cli
-from facemodels.training.checkpoint import checkpoints
+from facemodels.training.checkpoint import checkpoints, load_progress
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -69,6 +69,19 @@ def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
     status, out, _ = call("evaluate", prepared.path, "--out", "report.json")
     assert status == 0 and re.search(r"held-out faces +8\n", out)
     assert json.loads((tmp_path / "report.json").read_text())["faces"] == 8
+
+
+def test_train_takes_settings_and_goes_on(call, prepared, tiny_preset, tmp_path):
+    command = ["train", prepared.path, "--preset", "tiny", "--batch", 2, "--sheet-every", 0, "--out", "run"]
+    command += ["--accumulation", 3, "--no-adversarial", "--learning-rate", 0.01]
+    assert call(*command, "--steps", 1)[0] == call(*command, "--steps", 2)[0] == 0
+    progress = load_progress(checkpoints("run")[-1])
+    settings = progress["training"]
+    assert (progress["step"], progress["faces"], settings["learning_rate"]) == (2, 12, 0.01)
+    assert settings["weights"]["adversarial"] == 0 and not (checkpoints("run")[-1] / "adversary.safetensors").exists()
+    command.remove("--no-adversarial")
+    assert_one_line(call(*command, "--steps", 3), "trained with other settings (weights.adversarial 0.0, now 0.1)")
+    assert_one_line(call(*command, "--steps", 3, "--verifier", "nothing.safetensors"), "nothing.safetensors")
 
 
 def test_export(call, model, prepared, tmp_path):

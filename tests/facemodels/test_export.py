@@ -177,7 +177,7 @@ class TestPrograms:
         for name, program in zip(("encoder", "decoder"), programs, strict=True):
             assert program.example_inputs is None
             weights = sum(4 * value.numel() for value in program.state_dict.values())
-            assert exported.sizes[f"{name}.pt2"] < weights + 200_000  # the graph, as text
+            assert exported.sizes[f"{name}.pt2"] < weights + 300_000  # the graph, as text
 
     def test_report(self, exported):
         assert exported.agreement["*.pt2"].largest < 1e-6

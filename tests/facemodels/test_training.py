@@ -1,25 +1,28 @@
 import dataclasses
 import errno
 import itertools
-import json
 import math
 import os
 import signal
+import sys
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import make_rows
 from torch.testing import assert_close
 
-from facemodels.config import TrainingConfig
+from facemodels.config import LossWeights, TrainingConfig
 from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError, RunError
 from facemodels.training import loop as loop_module
 from facemodels.training import train
-from facemodels.training.checkpoint import checkpoints, load_progress, newest_run, resolve
-from facemodels.training.logs import read_metrics
+from facemodels.training.checkpoint import best_checkpoint, checkpoints, load_progress, newest_run, resolve
+from facemodels.training.logs import read_metrics as lines
 from facemodels.training.loop import _fall, _Progress, _warmth, stream
 
 
@@ -42,7 +45,7 @@ def assert_same_state(first, second):
 @pytest.fixture
 def settings(network_config, training_config):
     weights = dataclasses.replace(training_config.weights, adversarial=0.1)
-    training = dataclasses.replace(training_config, weights=weights, adversarial_start=0.3)
+    training = dataclasses.replace(training_config, weights=weights, adversarial_start=0.3, sheet_every=0)
     return {"network": network_config, "training": training, "progress": False}
 
 
@@ -57,34 +60,58 @@ def test_two_runs_are_equal(prepared, tmp_path, settings):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def stop_at(monkeypatch, step):
-    """Ask a run to stop as Ctrl-C does, in its step `step`."""
+def stop_at(monkeypatch, step, number=signal.SIGINT):
+    """Ask a run to stop as Ctrl-C or a scheduler does, in its step `step`."""
     original = loop_module._Trainer._advance
 
     def advance(self, stop):
-        if self.progress.step == step - 1:
-            signal.raise_signal(signal.SIGINT)
-            stop = 1.0
-        return original(self, stop)
+        common = original(self, stop)
+        if self.progress.step == step - 1:  # so that the step under way is the last
+            signal.raise_signal(number)
+        return common
 
     monkeypatch.setattr(loop_module._Trainer, "_advance", advance)
 
 
-def test_interrupted_and_resumed_equals_straight(prepared, tmp_path, settings, monkeypatch):
+@pytest.mark.parametrize("number, optimizer", [(signal.SIGINT, "adamw"), (signal.SIGTERM, "rmsprop")])
+def test_interrupted_and_resumed_equals_straight(prepared, tmp_path, settings, monkeypatch, number, optimizer):
+    settings = shortened(settings, optimizer=optimizer)
     train(prepared, tmp_path / "straight", **settings)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at(patch, 3)
+        stop_at(patch, 3, number)
         train(prepared, tmp_path / "resumed", **settings)
     assert load_progress(checkpoints(tmp_path / "resumed")[-1])["step"] == 3
     train(prepared, tmp_path / "resumed", **settings)
     assert_same_state(tmp_path / "straight", tmp_path / "resumed")
+    state = load_file(checkpoints(tmp_path / "resumed")[-1] / "optimizer.safetensors")
+    assert ("square_avg" if optimizer == "rmsprop" else "exp_avg") in {name.rpartition("/")[2] for name in state}
+
+
+def test_accumulated_batches_are_one_large_batch(prepared, tmp_path, settings):
+    """With terms that are means over faces, all of them equally weighted."""
+    nothing = dict.fromkeys(vars(LossWeights()), 0.0)
+    weights = LossWeights(**{**nothing, "pose": 1.0, "light": 1.0, "image_l1": 1.0})
+    settings = shortened(settings, weights=weights, surround_share=1.0, steps=3, log_every=1)
+    train(prepared, tmp_path / "large", **shortened(settings, batch=8))
+    train(prepared, tmp_path / "small", **shortened(settings, batch=2, accumulation=4))
+    large, small = (load_progress(checkpoints(tmp_path / run)[-1]) for run in ("large", "small"))
+    assert large["faces"] == small["faces"] == 24 and large["global_batch"] == small["global_batch"] == 8
+    mine, theirs = ([line["gradient"] for line in lines(tmp_path / run)] for run in ("large", "small"))
+    assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_run_goes_on_with_other_batches_and_says_so(prepared, tmp_path, settings, capsys):
+    train(prepared, tmp_path, **shortened(settings, steps=2))
+    train(prepared, tmp_path, **shortened(settings, steps=4, batch=2))
+    assert "was trained on 16 faces, 4 a step; it goes on with 16 faces, 2 a step" in capsys.readouterr().err
+    assert load_progress(checkpoints(tmp_path)[-1])["faces"] == 2 * 4 + 2 * 2
 
 
 def test_faces_are_learnt(prepared, tmp_path, settings):
-    train(prepared, tmp_path, **shortened(settings, steps=60, log_every=20, warmup=5))  # of smoothed metrics
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [20, 40, 60]
-    assert lines[-1]["face_l1"] < 0.8 * lines[0]["face_l1"] and lines[-1]["image_l2"] < lines[0]["image_l2"]
+    train(prepared, tmp_path, **shortened(settings, steps=60, log_every=20, warmup=5))
+    first, second, last = lines(tmp_path)
+    assert [first["step"], second["step"], last["step"]] == [20, 40, 60]
+    assert last["face_l1"] < 0.8 * first["face_l1"] and last["image_l2"] < first["image_l2"]
 
 
 def test_bf16_on_a_cpu_trains(prepared, tmp_path, settings):
@@ -140,7 +167,7 @@ def breaks(monkeypatch):
 def test_a_step_that_is_not_finite_is_skipped_and_counted(prepared, tmp_path, settings, breaks, capsys):
     breaks(3, 5)
     train(prepared, tmp_path, **shortened(settings, log_every=2))
-    assert [line["skipped"] for line in read_metrics(tmp_path)] == [0, 2, 2]
+    assert [line["skipped"] for line in lines(tmp_path)] == [0, 2, 2]
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
     assert "step 3 was skipped: not finite: objective" in capsys.readouterr().err
 
@@ -175,13 +202,116 @@ def test_a_checkpoint_says_what_it_was_trained_on(prepared, tmp_path, settings):
     assert "16 faces of the prepared set `prepared`" in (checkpoints(tmp_path)[-1] / "README.md").read_text()
 
 
+def spoilt(rows, *, black=(), broken=()):
+    for number, row in enumerate(rows):
+        if number in black:
+            row["image"] = np.zeros_like(row["image"])
+        if number in broken:
+            row["light"] = np.full_like(row["light"], np.nan)
+        yield row
+
+
+def test_black_and_broken_faces_are_left_out_with_a_count(morphable, tmp_path, settings, capsys):
+    rows = spoilt(make_rows(12), black=(0, 5), broken=(7,))
+    spoilt_set = write_prepared(tmp_path / "set", rows, morphable, {})
+    train(spoilt_set, tmp_path / "run", **settings)
+    assert (
+        "3 of 12 faces are left out: their picture is black or their numbers are not finite" in capsys.readouterr().err
+    )
+    progress = load_progress(checkpoints(tmp_path / "run")[-1])
+    assert progress["set"] == 9 and progress["skipped"] == 0
+    all_black = write_prepared(tmp_path / "black", spoilt(make_rows(8), black=range(8)), morphable, {})
+    with pytest.raises(InputError, match="holds 0 faces to train on, fewer than one batch of 4"):
+        train(all_black, tmp_path / "other", **settings)
+
+
+def test_an_empty_split_is_refused(morphable, tmp_path, settings):
+    empty = write_prepared(tmp_path / "set", make_rows(4, held_out=4), morphable, {})
+    with pytest.raises(InputError, match="holds no faces of the split 'train'"):
+        train(empty, tmp_path / "run", **settings)
+
+
+def test_a_set_of_another_morphable_model_is_refused(prepared, morphable, tmp_path, settings):
+    train(prepared, tmp_path / "run", **shortened(settings, steps=1))
+    other = dataclasses.replace(morphable, mean=morphable.mean + 1)
+    with pytest.raises(InputError, match="was trained on a set prepared with another morphable model"):
+        train(write_prepared(tmp_path / "set", make_rows(8), other, {}), tmp_path / "run", **settings)
+
+
+FILES = ["model.safetensors", "optimizer.safetensors", "adversary.safetensors", "training.json", "config.json"]
+
+
+def test_a_truncated_checkpoint_is_refused(prepared, tmp_path, settings):
+    train(prepared, tmp_path, **shortened(settings, steps=1))
+    for name in FILES:
+        path = checkpoints(tmp_path)[-1] / name
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(InputError, match=r"cannot be resumed from .* remove it to go on from the one before"):
+            train(prepared, tmp_path, **settings)
+        path.write_bytes(content)
+    train(prepared, tmp_path, **shortened(settings, steps=2))
+
+
+@pytest.fixture
+def monitor(monkeypatch):
+    """A monitor that finds the network best in step 4."""
+
+    class Monitor:
+        def __init__(self, prepared, run):
+            self.sheets = run / "sheets"
+
+        def __call__(self, network, step):
+            assert network.training
+            self.sheets.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8), (step, 0, 0)).save(self.sheets / f"step-{step:08d}.png")
+            return {"psnr": 1.0 * step, loop_module.BEST: -abs(step - 4.0)}
+
+    monkeypatch.setattr(loop_module, "Monitor", Monitor)
+
+
+def test_sheets_are_logged_and_the_best_checkpoint_stays(prepared, tmp_path, settings, monitor):
+    train(prepared, tmp_path, **shortened(settings, steps=9, sheet_every=2, log_every=3, checkpoint_minutes=0.0))
+    names = [path.name for path in checkpoints(tmp_path)]
+    assert names == ["checkpoint-00000004", "checkpoint-00000008", "checkpoint-00000009"]
+    best = best_checkpoint(tmp_path)
+    assert best is not None and best.name == "checkpoint-00000004"
+    held_out = [line["step"] for line in lines(tmp_path) if "held_out/psnr" in line]
+    assert held_out == [2, 4, 6, 8, 9]  # the last step, too
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in events.Images("sheet")] == held_out
+    assert [event.step for event in events.Scalars("train/objective")] == [3, 6, 9]
+    assert {"train/k_t", "train/convergence", "train/learning_rate", "train/faces_per_second", "train/skipped"} < set(
+        events.Tags()["scalars"]
+    )
+
+
+def test_without_tensorboard_one_line_says_so(prepared, tmp_path, settings, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train(prepared, tmp_path, **shortened(settings, steps=2, log_every=1))
+    assert (
+        capsys.readouterr().err == "facemodels: TensorBoard is not installed: the numbers go to metrics.jsonl alone\n"
+    )
+    assert len(lines(tmp_path)) == 2 and not (tmp_path / "tensorboard").exists()
+
+
+def test_fp16_needs_a_gpu(prepared, tmp_path, settings):
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        train(prepared, tmp_path, **shortened(settings, precision="fp16"))
+
+
+def test_a_full_graphics_memory_says_what_to_try(prepared, tmp_path, settings, monkeypatch):
+    def full(self, *args):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loop_module.TrainingStep, "forward", full)
+    with pytest.raises(RunError, match="too little memory for 4 faces at once: halve the batch"):
+        train(prepared, tmp_path, **settings)
+
+
 def test_refusals(prepared, tmp_path, settings):
     with pytest.raises(InputError, match="either a number of steps or a number of minutes"):
         train(prepared, tmp_path, **shortened(settings, minutes=1.0))
-    large = write_prepared(tmp_path / "large", make_rows(4, size=128), prepared.morphable, {})
-    with pytest.raises(InputError, match="holds pictures of 128 pixels, the network takes 64; prepare it anew"):
-        train(large, tmp_path / "larger", **settings)
-    assert not (tmp_path / "larger").exists()
     with pytest.raises(InputError, match="holds 16 faces to train on, fewer than one batch of 17"):
         train(prepared, tmp_path, **shortened(settings, batch=17))
     train(prepared, tmp_path, **settings)

@@ -13,11 +13,16 @@ CONTEXT.set_forkserver_preload(["facemodels.training"])
 DEADLINE = 300.0  # seconds that a process may take on a busy machine
 
 
-def start(folder: Path, settings: dict[str, Any], processes: int = 1, **options: Any) -> list[Any]:
-    """Start the processes of a run; each writes what it prints to a file of `folder`."""
+def free_port() -> int:
+    """A port that nobody listens on just now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start(folder: Path, settings: dict[str, Any], processes: int = 1, **options: Any) -> list[Any]:
+    """Start the processes of a run; each writes what it prints to a file of `folder`."""
+    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     started = []
     for rank in range(processes):
@@ -44,12 +49,8 @@ def finish(folder: Path, processes: list[Any]) -> list[tuple[int, str]]:
         process.join(DEADLINE)
         if process.is_alive():
             process.kill()
-            raise AssertionError(f"a process is still at work: {_outputs(folder)}")
-    return list(zip((process.exitcode for process in processes), _outputs(folder), strict=True))
-
-
-def _outputs(folder: Path) -> list[str]:
-    return [path.read_text() for path in sorted(folder.glob("?.txt"))]
+            raise AssertionError(f"a process of {folder} is still at work after {DEADLINE} seconds")
+    return [(process.exitcode, (folder / f"{rank}.txt").read_text()) for rank, process in enumerate(processes)]
 
 
 def _work(settings: dict[str, Any], environment: dict[str, str], output: Path, options: dict[str, Any]) -> None:
@@ -62,20 +63,13 @@ def _work(settings: dict[str, Any], environment: dict[str, str], output: Path, o
 
     from facemodels import cli
     from facemodels.data.dataset import PreparedSet
-    from facemodels.training import end_processes, loop, train
+    from facemodels.training import checkpoint, end_processes, loop, train
 
     torch.set_num_threads(1)
     if options.get("double"):
         _compute_in_double(torch, PreparedSet, loop)
-    if options.get("killed_in_step") and environment.get("RANK", "0") == str(options.get("killed", 0)):
-        original = loop._Trainer._advance
-
-        def advance(self: Any, stop: float) -> Any:
-            if self.progress.step + 1 == options["killed_in_step"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(self, stop)
-
-        loop._Trainer._advance = advance  # type: ignore[method-assign]
+    if environment.get("RANK", "0") == str(options.get("killed", 0)):
+        _arrange_death(loop._Trainer, checkpoint, options)
 
     def command() -> None:
         train(PreparedSet(settings["prepared"]), settings["run"], **settings["train"])
@@ -83,6 +77,23 @@ def _work(settings: dict[str, Any], environment: dict[str, str], output: Path, o
 
     cli.app = command  # type: ignore[assignment]
     cli.main()
+
+
+def _arrange_death(trainer: Any, checkpoint: Any, options: dict[str, Any]) -> None:
+    """kill -9, before a step's work is done or while its checkpoint is written."""
+    advance, flush = trainer._advance, checkpoint._flush
+
+    def advance_or_die(self: Any, stop: float) -> Any:
+        if self.progress.step + 1 == options.get("killed_in_step"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return advance(self, stop)
+
+    def flush_or_die(path: Path) -> None:
+        if path.parent.name == options.get("killed_writing"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(path)
+
+    trainer._advance, checkpoint._flush = advance_or_die, flush_or_die
 
 
 def _compute_in_double(torch: Any, prepared_set: Any, loop: Any) -> None:

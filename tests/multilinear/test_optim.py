@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import multilinear as ml
 from multilinear.nn import CPCore, Multilinear, TuckerCore
-from multilinear.optim import FactoredGradient, average_gradients, factor_gradients
+from multilinear.optim import FactoredGradient, factor_gradients, gather_gradients
 
 SIZES, OUTPUTS, SAMPLES = (3, 4, 5), 70, 3
 OPTIMIZERS = {
@@ -124,6 +124,17 @@ class TestTraining:
             assert ours.dtype == torch.float32
             assert (ours - theirs).norm() < 0.01 * theirs.norm()  # 8 bits of mantissa
 
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_gradients_set_to_zero(self, fused):
+        model = Faces()
+        factor_gradients(model, smallest=0)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+        for _ in range(2):
+            model(*batch(0)).backward()
+            optimizer.zero_grad(set_to_none=False)
+            assert model.core.weight.grad.is_factored and model.core.weight.grad.norm() == 0
+        optimizer.step()
+
     @pytest.mark.parametrize("rows", [1, 7, 70, 1000])
     def test_any_height_of_blocks(self, rows, monkeypatch):
         monkeypatch.setattr("multilinear.autograd.factored_gradient.BLOCK", rows * 60)
@@ -217,6 +228,14 @@ class TestFactoredGradient:
     def test_the_norm_of_a_sum_that_cancels(self):
         ours, _ = gradient_of()
         assert ours.add(ours, alpha=-1).norm() < 1e-7 * ours.norm()
+
+    def test_the_norm_of_millions_of_float32(self):
+        """Where torch's norm of the dense gradient has lost four digits."""
+        layer = Multilinear((30, 40), 3000)
+        factor_gradients(layer)
+        layer(torch.randn(8, 30), torch.randn(8, 40)).square().sum().backward()
+        exact = layer.weight.grad.clone().double().norm()
+        assert abs(layer.weight.grad.norm() - exact) < 1e-6 * exact
 
     def test_dense_once_the_factors_are_larger(self):
         ours, expected = gradient_of(samples=31)  # 31 (70 + 60) < 70 * 60
@@ -368,12 +387,12 @@ def _train_in_parallel(rank, dense_rank):
                 (wrapped(x[mine], target[mine]) * len(x[mine]) / 6).backward()
         if rank == dense_rank:
             model.core.weight.grad.abs()  # makes it dense
-        average_gradients(model)
+        gather_gradients(model)
         assert isinstance(model.core.weight.grad, FactoredGradient) == (dense_rank is None)
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5))
         optimizer.step()
         optimizer.zero_grad()
-    average_gradients(model)  # of nothing
+    gather_gradients(model)  # of nothing
     assert model.core.weight.grad is None
     single, expected = _train_alone()
     for value, other in zip(model.parameters(), single.parameters(), strict=True):
