@@ -20,9 +20,9 @@ SCRIPT = """
 import json, sys, time
 import torch
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()
 import multilinear
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 print(json.dumps([seconds, sorted(new)]))
 """
