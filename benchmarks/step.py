@@ -2,6 +2,7 @@
 
     python -m benchmarks step                  measures, writes results/step.json and the tables of benchmarks/README.md
     python -m benchmarks step --only profile   a part: speed, profile, choices, sizes; the others stay as they are
+    python -m benchmarks step --only           no part: the tables alone
     python -m benchmarks step --compile        torch.compile among the choices, which compiles for minutes
     python -m benchmarks step --device cuda    on a GPU, whose figures stand beside those of the CPU
 
@@ -432,7 +433,10 @@ def sizes(options: argparse.Namespace | None = None) -> dict[str, Any]:
 
 def tables(record: dict[str, Any]) -> str:
     """The section of benchmarks/README.md."""
-    lines = [f"{record['machine']}; torch {record['torch']}; measured {record['date']}, commit {record['commit']}."]
+    lines = [
+        f"{record['machine']}; torch {record['torch']}; measured {record['date']}, commit {record['commit']}; "
+        f"load average {record['load']:g}."
+    ]
     if "speed" in record:
         lines += [
             "",
@@ -522,17 +526,18 @@ def main(arguments: list[str] | None = None) -> int:
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     machine = results.device_name(options.device)
     start = time.monotonic()
-    found = {part: measures[part](options) for part in parts}
-    conditions = results.Conditions.now(device=options.device, threads=1, dtype="float32")
-    records[machine] = {
-        **records.get(machine, {}),
-        "machine": f"{machine}, {platform.system()}",
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-        "commit": conditions.commit,
-        "load": conditions.load,
-        **found,
-    }
+    if parts:
+        found = {part: measures[part](options) for part in parts}
+        conditions = results.Conditions.now(device=options.device, threads=1, dtype="float32")
+        records[machine] = {
+            **records.get(machine, {}),
+            "machine": f"{machine}, {platform.system()}",
+            "torch": torch.__version__,
+            "date": datetime.date.today().isoformat(),
+            "commit": conditions.commit,
+            "load": conditions.load,
+            **found,
+        }
     write(records, options.out, options.readme)
     print(f"wrote {options.out} after {time.monotonic() - start:.0f} s")
     return 0
@@ -543,7 +548,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--only", nargs="*", choices=PARTS, default=PARTS, help="parts to measure; none: the tables alone"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)

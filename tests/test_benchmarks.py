@@ -549,6 +549,7 @@ class TestStep:
             "torch": "2",
             "date": "today",
             "commit": "abc",
+            "load": 1.5,
             "speed": {"paper": {"1": dict.fromkeys(step.RIVALS, row)}},
             "profile": {"paper": {"encoder": {"forward": 10.0, "backward": 20.0}, "optimiser": {"step": 3.0}}},
             "choices": {"paper": {"as trained": row}},

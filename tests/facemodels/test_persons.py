@@ -31,6 +31,12 @@ class TestAuc:
         measures = person_in_codes(codings.codes.replace(identity=code), persons)
         assert measures["person_auc"] == 1 and 0 <= measures["person_auc_of_expression"] <= 1
 
+    def test_one_direction_hides_the_person_from_the_cosine_alone(self, codings):
+        persons = np.arange(200) // 2
+        code = torch.randn(100, 9)[persons] * 0.4 + torch.randn(200, 1) * torch.ones(9)
+        measures = person_in_codes(codings.codes[torch.arange(200) % 8].replace(identity=code), persons)
+        assert measures["person_auc"] < 0.8 and measures["person_auc_whitened"] > 0.95
+
     def test_of_codes_that_are_not(self, codings):
         many = codings.codes[torch.arange(200) % 8].replace(identity=torch.randn(200, 9))
         assert person_in_codes(many, np.arange(200) % 40)["person_auc"] == pytest.approx(0.5, abs=0.08)

@@ -229,6 +229,14 @@ class TestFactoredGradient:
         ours, _ = gradient_of()
         assert ours.add(ours, alpha=-1).norm() < 1e-7 * ours.norm()
 
+    def test_the_norm_of_millions_of_float32(self):
+        """Where torch's norm of the dense gradient has lost four digits."""
+        layer = Multilinear((30, 40), 3000)
+        factor_gradients(layer)
+        layer(torch.randn(8, 30), torch.randn(8, 40)).square().sum().backward()
+        exact = layer.weight.grad.clone().double().norm()
+        assert abs(layer.weight.grad.norm() - exact) < 1e-6 * exact
+
     def test_dense_once_the_factors_are_larger(self):
         ours, expected = gradient_of(samples=31)  # 31 (70 + 60) < 70 * 60
         assert ours.is_factored
