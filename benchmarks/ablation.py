@@ -76,7 +76,7 @@ LADDER = (
         "adversarial",
         "the paper's E_adv",
         {"adversarial": 0.3},
-        training={"gamma": 0.7, "balance_rate": 0.01},  # those of the preset: at BEGAN's own, k_t stays at 0
+        training={"gamma": 0.95, "balance_rate": 0.01},  # those of the preset: at BEGAN's own, k_t stays at 0
     ),
 )
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from facemodels.codes import FACTORS, Codes
 from facemodels.config import LIGHT, SIZE, NetworkConfig
 from facemodels.morphable import MorphableModel
-from facemodels.networks import Encoder, UnpoolingDecoder, UpsamplingDecoder, fill_face
+from facemodels.networks import Encoder, UnpoolingDecoder, UpsamplingDecoder, fill_in
 from facemodels.pretrained import PretrainedMixin
 from facemodels.rendering.shading import shade
 from multilinear import face_splitting
@@ -175,7 +175,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
             known: The mask, where it is known; by default the one that the mask decoder makes of `codes`.
         """
         mask = (self.mask(codes.mask, codes.context) > 0).to(images.dtype) if known is None else known
-        features, context = self.encoder(fill_face(images, mask))
+        features, context = self.encoder(fill_in(images, mask))
         return dataclasses.replace(codes, background=self.heads["background"](features), background_context=context)
 
     def paint(

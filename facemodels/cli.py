@@ -204,6 +204,9 @@ def train(
         int | None, typer.Option(min=1, help="Batches a step: large steps in little memory.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak of the learning rate.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Model or run whose weights to start from, of the same preset.")
+    ] = None,
     adversarial: Annotated[
         bool, typer.Option("--adversarial/--no-adversarial", help="Train with the preset's discriminator.")
     ] = True,
@@ -247,6 +250,7 @@ def train(
         "batch": batch,
         "accumulation": accumulation,
         "learning_rate": learning_rate,
+        "start": str(start) if start else None,
         "verifier": verifier,
         "precision": precision,
         "sheet_every": sheet_every,

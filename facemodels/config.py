@@ -169,6 +169,7 @@ class TrainingConfig(Settings):
         surround_share: Share of the batch on which the mask and background decoders run; they cost half of a step and
             learn as well from a quarter [M].
         turned_share: Share of the batch that is also decoded in another pose.
+        start: Model or run whose weights the run starts from; by default they are drawn.
         verifier: Verification network of E_veri: "sface", "dlib" or a file that `facemodels train-verifier` wrote.
             Without one the term is left out.
         adversarial_start: Share of the run after which E_adv enters; its weight then rises over as long again, up to
@@ -200,6 +201,7 @@ class TrainingConfig(Settings):
     batch: int = 32
     surround_share: float = 1.0
     turned_share: float = 0.5
+    start: str | None = None
     verifier: str | None = None
     adversarial_start: float = 0.4
     gamma: float = 0.5
@@ -257,9 +259,9 @@ def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
 
 def _training(weights: LossWeights, **changes: Any) -> TrainingConfig:
     # In thousands of steps k_t goes nowhere at BEGAN's own rate; and the network's pictures, which are smoother than
-    # photos, are easier for an autoencoder, so that with the ratio 0.5 it would stay at 0.
+    # photos, are easier for an autoencoder: L(x^) is 0.85 L(x), and below that ratio it would stay at 0.
     return TrainingConfig(
-        weights=weights, known_mask=True, surround_share=0.25, gamma=0.7, balance_rate=0.01, **changes
+        weights=weights, known_mask=True, surround_share=0.25, gamma=0.95, balance_rate=0.01, **changes
     )
 
 

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder, Rendering, check_images
 from facemodels.codes import Codes, check_factor
+from facemodels.networks import fill_face
 
 EDITABLE = ("expression", "pose", "light", "identity")
 """The factors that make sense to take over from another face."""
-
-_MARGIN = 2  # pixels around a mask that still show the old face
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,11 @@ def decode_edit(model: NeuroTensorialAutoencoder, source: Float[Tensor, "n 3 h w
     rendering = model.decode(codes)
     if not turned:
         return Edit(rendering.image, codes, rendering)
-    image = turn_in_place(model, rendering.face, rendering.face_mask, rendering.background, rendering.mask)
+    image = turn_in_place(rendering.face, rendering.face_mask, rendering.background, rendering.mask)
     return Edit(image, codes, rendering)
 
 
 def turn_in_place(
-    model: NeuroTensorialAutoencoder,
     face: Float[Tensor, "n 3 h w"],
     face_mask: Float[Tensor, "n 1 h w"],
     background: Float[Tensor, "n 3 h w"],
@@ -89,28 +86,14 @@ def turn_in_place(
 ) -> Float[Tensor, "n 3 h w"]:
     """Put faces that were turned where they were before; what the old face hid is filled in from around it.
 
-    A network whose background decoder never sees the face has filled it in itself.
-
     Args:
-        model: The network that decoded them.
         face: The turned faces.
         face_mask: Where they are.
         background: What surrounds the old faces.
         mask: Where the old faces were.
     """
-    if model.config.cut_background:
-        return (face_mask * face + (1 - face_mask) * background).clamp(0, 1)
-    hidden = torch.nn.functional.max_pool2d((mask > 0.5).float(), 2 * _MARGIN + 1, 1, _MARGIN) > 0
-    surroundings = torch.stack([_inpaint(picture, where[0]) for picture, where in zip(background, hidden, strict=True)])
+    surroundings = fill_face(background, (mask > 0.5).to(background.dtype))
     return (face_mask * face + (1 - face_mask) * surroundings).clamp(0, 1)
-
-
-def _inpaint(picture: Float[Tensor, "3 h w"], where: Tensor) -> Float[Tensor, "3 h w"]:
-    """Fill the pixels `where` smoothly from their surroundings."""
-    if bool(where.all()):
-        return picture
-    filled = inpaint_biharmonic(picture.permute(1, 2, 0).cpu().numpy(), where.cpu().numpy(), channel_axis=-1)
-    return torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1))).to(picture).clamp(0, 1)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from facemodels.codes import Codes
 from facemodels.config import LossWeights
 from facemodels.data.dataset import Faces
 from facemodels.morphable import MorphableModel
-from facemodels.networks import fill_face
+from facemodels.networks import fill_in
 from facemodels.networks.verification import Verifier
 from facemodels.parallel import gather, mean_over_processes
 from multilinear import multilinear_loss
@@ -348,7 +348,7 @@ class Background:
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
         mask = truth.mask[decoded.surround_rows]
-        filled = fill_face(truth.image[decoded.surround_rows], mask)
+        filled = fill_in(truth.image[decoded.surround_rows], mask)
         return masked_mean((decoded.background - filled).abs(), mask)
 
 

@@ -98,7 +98,7 @@ def training_sheet(
         columns[factor] = composite(face)
         if factor == "pose":
             where = mask if face.mask_logits is None else face.mask_logits.sigmoid()
-            columns[factor] = turn_in_place(model, face.image, where, background, mask)
+            columns[factor] = turn_in_place(face.image, where, background, mask)
     return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
 
 

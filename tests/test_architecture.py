@@ -15,7 +15,7 @@ FACEMODELS_ROOMS = (
     ("editing", "baselines"),
     ("losses",),
     ("data",),
-    ("autoencoder", "codes"),
+    ("autoencoder", "codes", "gauge"),
     ("pretrained", "model_card"),
     ("networks", "fitting"),
     ("rendering",),

@@ -79,7 +79,7 @@ def identity_kept(
         face = paint(model, exchanged(own.codes, own[other].codes, [factor]))
         image = composite(face.image, own)
         if factor == "pose" and face.mask_logits is not None:
-            image = turn_in_place(model, face.image, face.mask_logits.sigmoid(), own.background, own.mask)
+            image = turn_in_place(face.image, face.mask_logits.sigmoid(), own.background, own.mask)
         shown = _embed(verifier, image)
         source, donor = (shown * embedded).sum(1), (shown * embedded[other]).sum(1)
         wins = (donor > source) if factor == "identity" else (source > donor)

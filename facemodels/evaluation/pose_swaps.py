@@ -107,7 +107,7 @@ def cycle(model: NeuroTensorialAutoencoder, codings: Codings) -> dict[str, float
         some = own[rows]
         face = model.paint(donor.codes.pose[rows], some.codes.expression, some.codes.identity, some.codes.light)
         mask = some.mask if face.mask_logits is None else face.mask_logits.sigmoid()
-        image = turn_in_place(model, face.image, mask, some.background, some.mask)
+        image = turn_in_place(face.image, mask, some.background, some.mask)
         again.append(model.encode(image).pose)
     ours, theirs, wanted = (
         nearest_rotation(pose.unflatten(1, (3, 3))) for pose in (torch.cat(again), own.codes.pose, donor.codes.pose)

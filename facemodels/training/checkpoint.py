@@ -30,9 +30,12 @@ from facemodels.morphable import MorphableModel
 from facemodels.training.adversary import Adversary
 from facemodels.training.processes import part, whole
 
+FINISHED = "model"
+"""Folder of a finished run's network."""
+
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
-_FREE = ("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every", "batch", "accumulation")
+_FREE = ("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every", "batch", "accumulation", "start")
 """Settings that a resumed run may change."""
 
 
@@ -67,9 +70,10 @@ def best_checkpoint(run: str | os.PathLike[str]) -> Path | None:
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """The directory of a model: `path` itself, or the newest checkpoint of the run `path`."""
-    if (Path(path) / "config.json").is_file():
-        return Path(path)
+    """The directory of a model: `path` itself, or of the run `path` the finished model, or the newest checkpoint."""
+    for place in (Path(path), Path(path) / FINISHED):
+        if (place / "config.json").is_file():
+            return place
     found = checkpoints(path)
     return found[-1] if found else Path(path)
 
@@ -198,6 +202,21 @@ def load_network(path: Path, network: NeuroTensorialAutoencoder, training: Train
             f"{path.parent} was trained with other settings ({'; '.join(changed[:5])});"
             " resume it with the same preset, or choose another directory"
         )
+    network.load_state_dict(loaded.state_dict())
+
+
+def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder) -> None:
+    """Put the weights of a trained network into a fresh one.
+
+    Raises:
+        InputError: There is none at `path`, or it has other sizes or another morphable model.
+    """
+    loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path))
+    old, new = loaded.config.to_dict(), network.config.to_dict()
+    changed = [f"{name} {old.get(name)}, here {new[name]}" for name in new if old.get(name) != new[name]]
+    if changed or _differ(loaded.morphable, network.morphable):
+        reason = "; ".join(changed) or "another morphable model"
+        raise InputError(f"{path} is no network to start from ({reason}); choose its preset, and a set like its own")
     network.load_state_dict(loaded.state_dict())
 
 

@@ -1,11 +1,13 @@
 """The training loop: the same on one CPU and on many machines, all settings in one frozen dataclass."""
 
+import copy
 import dataclasses
 import math
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
+from facemodels.gauge import whiten_identity
 from facemodels.morphable import MorphableModel
 from facemodels.networks import channels_last
 from facemodels.networks.verification import load_verifier
@@ -25,6 +28,7 @@ from facemodels.parallel import average_gradients
 from facemodels.progress import progress_bar
 from facemodels.training.adversary import Adversary
 from facemodels.training.checkpoint import (
+    FINISHED,
     Trained,
     checkpoints,
     load_network,
@@ -32,6 +36,7 @@ from facemodels.training.checkpoint import (
     load_state,
     plain_network,
     save_checkpoint,
+    start_from,
 )
 from facemodels.training.logs import Logs
 from facemodels.training.monitor import BEST, Monitor
@@ -51,6 +56,7 @@ from multilinear.optim import factor_gradients, gather_gradients
 SKIPPED_IN_A_ROW = 10
 """Steps without a finite objective after which a run ends."""
 
+_WHITENED, _ENCODED_AT_ONCE = 2048, 128  # faces from which the gauge of a finished network is read
 _BEGAN_BETAS = (0.5, 0.999)
 
 
@@ -80,6 +86,8 @@ def train(
     leave a checkpoint behind. Processes that `accelerate launch` or `torchrun` started share the work: `batch` faces
     each, and the same result as one process with all of them. A step whose objective or gradient is not finite is
     skipped and counted.
+
+    A finished run has a folder `model`: the network in the gauge of `facemodels.gauge`, with white identity codes.
 
     The run directory gets `checkpoint-*`, `metrics.jsonl`, `tensorboard/` and `sheets/`.
 
@@ -188,8 +196,11 @@ class _Trainer:
         if found:
             load_network(found[0], model, training)
             self._go_on(load_progress(found[0]))
-        elif self.main:
-            run.mkdir(parents=True, exist_ok=True)
+        else:
+            if training.start is not None:
+                start_from(training.start, model)
+            if self.main:
+                run.mkdir(parents=True, exist_ok=True)
         if agree({"step": self.progress.step}, accelerator)["step"] != self.progress.step:
             raise InputError(f"the processes see different checkpoints in {run}; put it on a disk that all of them see")
 
@@ -243,7 +254,20 @@ class _Trainer:
         self._save()
         network = plain_network(self.trained.network, wanted=True)
         assert network is not None
-        return network.eval()
+        return self._finish(network.eval())
+
+    @torch.no_grad()
+    def _finish(self, network: NeuroTensorialAutoencoder) -> NeuroTensorialAutoencoder:
+        """A copy of the trained network with white identity codes, saved beside the checkpoints."""
+        finished = copy.deepcopy(network)
+        chosen = torch.linspace(0, len(self.faces) - 1, min(_WHITENED, len(self.faces))).round().long()
+        faces = self.faces[chosen.to(self.accelerator.device)]
+        device = next(finished.parameters()).device
+        codes = [finished.perceive(part.to(device).pictures()).identity for part in _split(faces)]
+        whiten_identity(finished, torch.cat(codes))
+        if self.main:
+            finished.save_pretrained(self.run / FINISHED)
+        return finished
 
     def close(self) -> None:
         """Let go of open files."""
@@ -377,6 +401,8 @@ class _Trainer:
         if self.saved_step == self.progress.step:
             return
         self.saved_step = self.progress.step
+        if self.main and _fraction(self.progress, self.training) < 1:
+            shutil.rmtree(self.run / FINISHED, ignore_errors=True)  # of a shorter run
         scaler, training = self.accelerator.scaler, self.training
         values = {
             **dataclasses.asdict(self.progress),
@@ -475,6 +501,11 @@ def _all_used(weights: LossWeights) -> bool:
         name for name, weight in vars(LossWeights()).items() if weight and name not in ("adversarial", "verification")
     )
     return all(getattr(weights, name) for name in paper)
+
+
+def _split(faces: Faces) -> Iterator[Faces]:
+    for first in range(0, len(faces), _ENCODED_AT_ONCE):
+        yield faces[first : first + _ENCODED_AT_ONCE]
 
 
 def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facemodels.editing import EDITABLE, _inpaint, interpolate, to_tensor, transfer
+from facemodels.editing import EDITABLE, interpolate, to_tensor, transfer
 
 
 @pytest.fixture
@@ -39,16 +39,6 @@ def test_turned_faces_stand_in_their_own_outline(model, pair):
     inside = edit.rendering.face_mask > 1 - 1e-3
     assert_close(edit.image * inside, edit.rendering.face * inside, atol=2e-3, rtol=0)
     assert edit.image.shape == source.shape and outside.shape == inside.shape
-
-
-def test_inpainting_fills_from_around():
-    across = torch.linspace(0, 1, 64).expand(3, 64, 64).clone()
-    where = torch.zeros(64, 64, dtype=torch.bool)
-    where[20:40, 20:40] = True
-    holed = torch.where(where, torch.zeros(()), across)
-    assert_close(_inpaint(holed, where), across, atol=1e-2, rtol=0)
-    everything = torch.ones(64, 64, dtype=torch.bool)
-    assert_close(_inpaint(across, everything), across)
 
 
 @pytest.mark.parametrize("factor", EDITABLE)

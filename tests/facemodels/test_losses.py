@@ -190,7 +190,7 @@ def test_background_is_judged_behind_the_face_alone(decoded, truth, morphable):
     value = term("background", decoded, truth, morphable)
     assert value > 0.01
     assert term("background", elsewhere, truth, morphable) == pytest.approx(value, rel=1e-5)
-    filled = dataclasses.replace(decoded, background=fill_face(truth.image[SURROUND], mask))
+    filled = dataclasses.replace(decoded, background=fill_in(truth.image[SURROUND], mask))
     assert term("background", filled, truth, morphable) == pytest.approx(0, abs=1e-6)
 
 

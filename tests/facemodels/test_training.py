@@ -16,9 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import make_rows
 from torch.testing import assert_close
 
+from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import LossWeights, TrainingConfig
 from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError, RunError
+from facemodels.gauge import whitening
 from facemodels.training import loop as loop_module
 from facemodels.training import train
 from facemodels.training.checkpoint import best_checkpoint, checkpoints, load_progress, newest_run, resolve
@@ -130,8 +132,36 @@ def test_only_the_newest_checkpoints_stay(prepared, tmp_path, settings):
     run = tmp_path / "run"
     train(prepared, run, **shortened(settings, checkpoint_minutes=0.0))
     assert [path.name for path in checkpoints(run)] == ["checkpoint-00000005", "checkpoint-00000006"]
-    assert resolve(run) == checkpoints(run)[-1] == resolve(checkpoints(run)[-1])
+    assert resolve(run) == run / "model" and resolve(checkpoints(run)[-1]) == checkpoints(run)[-1]
     assert newest_run(tmp_path) == run and newest_run(tmp_path / "nowhere") is None
+
+
+def test_a_finished_run_holds_the_network_with_white_codes(prepared, tmp_path, settings):
+    run = tmp_path / "run"
+    returned = train(prepared, run, **settings)
+    finished, last = (NeuroTensorialAutoencoder.from_pretrained(path) for path in (run / "model", checkpoints(run)[-1]))
+    images = prepared.faces("train").pictures()
+    with torch.no_grad():
+        (white, codes), again = (model.perceive(images).identity for model in (finished, last)), returned.encode(images)
+        assert_close(finished.decode(finished.encode(images)).image, last.decode(last.encode(images)).image)
+    assert_close(white, codes @ whitening(codes).T.float(), rtol=1e-3, atol=1e-3)
+    assert_close(again.identity, white)
+    train(prepared, run, **shortened(settings, steps=7, checkpoint_minutes=0.0))  # a longer run ends with its own
+    assert resolve(run) == run / "model" and checkpoints(run)[-1].name == "checkpoint-00000007"
+
+
+def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config):
+    train(prepared, tmp_path / "first", **settings)
+    longer = shortened(settings, start=str(tmp_path / "first"), steps=1, learning_rate=0.0)
+    train(prepared, tmp_path / "second", **longer)
+    first, second = (weights(tmp_path / name) for name in ("first", "second"))
+    white = load_file(tmp_path / "first" / "model" / "model.safetensors")
+    assert all(torch.equal(second[name], white[name]) for name in white)
+    assert not torch.equal(first["heads.identity.weight"], second["heads.identity.weight"])
+    other = {**longer, "network": dataclasses.replace(network_config, background=8)}
+    with pytest.raises(InputError, match=r"is no network to start from \(background 7, here 8\)"):
+        train(prepared, tmp_path / "third", **other)
+    assert not (tmp_path / "third").exists()
 
 
 def test_time_limits_a_run(prepared, tmp_path, settings):
