@@ -86,7 +86,6 @@ SHOWN = {
     "pose_degrees": "pose °",
     "normals_degrees": "normals °",
     "person_auc": "person AUC",
-    "person_auc_whitened": "whitened",
     "expression_follows": "expression follows",
     "identity_follows": "identity follows",
     "share_of_pose": "share of pose",

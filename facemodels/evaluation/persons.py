@@ -22,26 +22,23 @@ _JUDGED = 300  # faces that the verification network looks at; it is larger than
 def person_in_codes(codes: Codes, persons: Int[np.ndarray, " n"]) -> dict[str, float]:
     """Whether codes tell persons apart: the chance that two faces of one person are more alike than two others.
 
-    Every number of a code is brought to mean 0 and variance 1 over the faces; then the cosine counts. One direction in
-    which all faces differ much, such as brightness, can hide everything else from a cosine. Hence the same for the code
-    whitened: every principal axis counts alike, but for those with less than a tenth of the mean variance.
+    The cosine of centred codes counts. One direction in which all faces differ much can hide everything else from it;
+    `facemodels.gauge` keeps identity codes of finished networks free of such directions.
 
     Args:
         codes: Of the faces.
         persons: Who they are.
 
     Returns:
-        "person_auc" and "person_auc_whitened" of the identity code, which should be high, and
-        "person_auc_of_expression", which should be near 0.5; nothing if no person has two faces, or if there is one
-        person alone.
+        "person_auc" of the identity code, which should be high, and "person_auc_of_expression", which should be near
+        0.5; nothing if no person has two faces, or if there is one person alone.
     """
     together = np.unique(persons, return_counts=True)[1]
     if len(together) < 2 or together.max() < 2:
         return {}
     return {
-        "person_auc": person_auc(_standardised(codes.identity), persons),
-        "person_auc_whitened": person_auc(_whitened(codes.identity), persons),
-        "person_auc_of_expression": person_auc(_standardised(codes.expression), persons),
+        "person_auc": person_auc(_centred(codes.identity), persons),
+        "person_auc_of_expression": person_auc(_centred(codes.expression), persons),
     }
 
 
@@ -88,14 +85,8 @@ def identity_kept(
     return measures
 
 
-def _standardised(codes: Float[Tensor, "n k"]) -> Float[np.ndarray, "n k"]:
-    return ((codes - codes.mean(0)) / codes.std(0).clamp(min=1e-6)).cpu().numpy()
-
-
-def _whitened(codes: Float[Tensor, "n k"]) -> Float[np.ndarray, "n k"]:
-    centred = (codes - codes.mean(0)).double()
-    variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return (centred @ axes / (variance + 0.1 * variance.mean()).clamp(min=1e-12).sqrt()).cpu().numpy()
+def _centred(codes: Float[Tensor, "n k"]) -> Float[np.ndarray, "n k"]:
+    return (codes - codes.mean(0)).cpu().numpy()
 
 
 @torch.no_grad()

@@ -50,7 +50,6 @@ LINES = {
     "normals_degrees": Line("normals error", "degrees", "<= 8"),
     "mask_iou": Line("mask, intersection over union", target=">= 0.95"),
     "person_auc": Line("persons told apart by the identity code, AUC", target=">= 0.78"),
-    "person_auc_whitened": Line("... by the same, whitened"),
     "person_auc_of_expression": Line("... by the expression code"),
     "expression_follows": Line("expression swap shows the donor's label", target=">= 0.8"),
     "identity_follows": Line("identity swap shows the donor's label", target="<= 0.15"),
