@@ -289,8 +289,9 @@ class FrontalNormals:
 class Decorrelation:
     """Mean squared correlation, over the batch, of a code with the targets of the other factors.
 
-    The identity code against pose and the expression coefficients that move the face most, and the expression code
-    against pose and identity coefficients.
+    The identity code against pose and the expression coefficients that move the face most; the expression code against
+    pose, identity coefficients and the mean colour of the face in the photo, which is a matter of the person and the
+    light.
 
     Args:
         morphable: The model of the coefficients.
@@ -305,7 +306,7 @@ class Decorrelation:
         pose = truth.rotation[:, [2, 5, 3]]  # sines of yaw, pitch and roll for small angles
         device = pose.device
         expression = torch.cat([truth.expression[:, self.expressions.to(device)], pose], 1)
-        identity = torch.cat([truth.identity[:, self.identities.to(device)], pose], 1)
+        identity = torch.cat([truth.identity[:, self.identities.to(device)], pose, _mean_colour(truth)], 1)
         return squared_correlation(gather(decoded.codes.identity), gather(expression)) + squared_correlation(
             gather(decoded.codes.expression), gather(identity)
         )
@@ -479,6 +480,10 @@ def squared_correlation(first: Float[Tensor, "n p"], second: Float[Tensor, "n q"
         return centred / (centred.std(0) + 1e-6)
 
     return (standardise(first).T @ standardise(second) / len(first)).square().mean()
+
+
+def _mean_colour(truth: Truth) -> Float[Tensor, "n 3"]:
+    return (truth.image * truth.mask).sum((2, 3)) / truth.mask.sum((2, 3)).clamp(min=1)
 
 
 def _codes_error(again: Codes | None, decoded: Decoded, truth: Truth) -> Tensor:

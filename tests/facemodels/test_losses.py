@@ -132,6 +132,18 @@ def test_shrinking_a_code_does_not_decorrelate_it():
     assert float(small) == pytest.approx(float(losses.squared_correlation(code, target)), rel=0.01)
 
 
+def test_the_expression_code_is_kept_from_the_colour_of_the_face(decoded, truth, morphable):
+    decorrelation = losses.Decorrelation(morphable)
+    inside = truth.mask.expand_as(truth.image) > 0
+    colours = torch.stack([image[mask].reshape(3, -1).mean(1) for image, mask in zip(truth.image, inside, strict=True)])
+    told = dataclasses.replace(decoded, codes=dataclasses.replace(decoded.codes, expression=colours.repeat(1, 2)))
+    grey = dataclasses.replace(truth, image=truth.image * (1 - truth.mask) + truth.mask * torch.rand(6, 3, 1, 1))
+    assert decorrelation(told, truth) > decorrelation(told, grey) + 0.05
+    for pictures in (truth, grey):
+        hidden = dataclasses.replace(pictures, image=pictures.image + (1 - pictures.mask) * torch.rand(6, 3, 1, 1))
+        assert_close(decorrelation(told, hidden), decorrelation(told, pictures))
+
+
 def test_decorrelation_ramps_up(model, faces, training_config, morphable):
     step = TrainingStep(model, training_config, morphable)
     with torch.no_grad():
