@@ -162,7 +162,7 @@ class TrainingConfig(Settings):
     Attributes:
         weights: Weights of the objective.
         decorrelation_ramp: Share of the run over which the weight of the decorrelation rises from 0; at its full
-            weight from the start it keeps the encoder from learning anything [M].
+            weight from the start it keeps the encoder from learning anything [M]. Not for a run with `start`.
         known_mask: Composite with the fitted model's mask instead of the predicted one, and judge the face stream on
             its own, so that only the face stream can paint the face [M].
         batch: Faces a step and process.

@@ -94,7 +94,7 @@ class TrainingStep(nn.Module):
     def _ramps(self, done: float) -> dict[str, float]:
         config = self.config
         ramps = {}
-        if config.decorrelation_ramp:
+        if config.decorrelation_ramp and config.start is None:  # a trained network knows its codes apart already
             ramps["decorrelation"] = min(1.0, done / config.decorrelation_ramp)
         if config.adversarial_start:
             length = min(config.adversarial_start, _LONGEST_RAMP)

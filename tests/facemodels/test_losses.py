@@ -150,6 +150,8 @@ def test_decorrelation_ramps_up(model, faces, training_config, morphable):
         start, half, end = (step(faces, 0, done) for done in (0.0, 0.2, 1.0))
     assert float(end.total - start.total) == pytest.approx(8 * float(end.terms["decorrelation"]), rel=1e-4)
     assert float(half.total - start.total) == pytest.approx(float(end.total - start.total) / 2, rel=1e-4)
+    trained = TrainingStep(model, dataclasses.replace(training_config, start="run"), morphable)
+    assert "decorrelation" not in trained._ramps(0.0)
 
 
 def test_weights_of_zero_drop_a_term(decoded, truth, morphable):
