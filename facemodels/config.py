@@ -276,7 +276,9 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
     "rendered": (_network(48, 24, 24), _training(_RENDERED)),
     "demo": (
         _network(32, 24, 24, rank=64),
-        _training(dataclasses.replace(_RENDERED, adversarial=0.0, decorrelation=2.0), learning_rate=2e-3),
+        _training(
+            dataclasses.replace(_RENDERED, adversarial=0.0, decorrelation=2.0, carried_codes=0.0), learning_rate=2e-3
+        ),
     ),
 }
 """Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the
