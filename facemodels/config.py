@@ -161,8 +161,9 @@ class TrainingConfig(Settings):
 
     Attributes:
         weights: Weights of the objective.
-        decorrelation_ramp: Share of the run over which the weight of the decorrelation rises from 0; at its full
-            weight from the start it keeps the encoder from learning anything [M]. Not for a run with `start`.
+        decorrelation_ramp: Share of the run over which the weights of the decorrelation, of carried codes and of the
+            cycle rise from 0; at their full weight from the start they keep the encoder from learning anything [M].
+            Not for a run with `start`.
         known_mask: Composite with the fitted model's mask instead of the predicted one, and judge the face stream on
             its own, so that only the face stream can paint the face [M].
         batch: Faces a step and process.

@@ -18,6 +18,9 @@ from facemodels.networks.verification import Verifier
 from facemodels.parallel import gather, processes
 from facemodels.training.adversary import Adversary
 
+_RAMPED = ("decorrelation", "carried_codes", "cycle")
+"""Terms that codes which say nothing satisfy best: from the start, they would keep the encoder from learning."""
+
 _LONGEST_RAMP = 0.1  # share of the run over which the adversary enters, at most
 
 
@@ -95,7 +98,7 @@ class TrainingStep(nn.Module):
         config = self.config
         ramps = {}
         if config.decorrelation_ramp and config.start is None:  # a trained network knows its codes apart already
-            ramps["decorrelation"] = min(1.0, done / config.decorrelation_ramp)
+            ramps |= dict.fromkeys(_RAMPED, min(1.0, done / config.decorrelation_ramp))
         if config.adversarial_start:
             length = min(config.adversarial_start, _LONGEST_RAMP)
             ramps["adversarial"] = min(1.0, max(0.0, done - config.adversarial_start) / length)

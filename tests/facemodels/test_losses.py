@@ -146,10 +146,19 @@ def test_the_expression_code_is_kept_from_the_colour_of_the_face(decoded, truth,
 
 def test_decorrelation_ramps_up(model, faces, training_config, morphable):
     step = TrainingStep(model, training_config, morphable)
+    assert set(step._ramps(0.2)) >= {"decorrelation", "carried_codes", "cycle"}
+    assert (
+        step._ramps(0.0)["decorrelation"] == 0 and step._ramps(0.2)["cycle"] == 0.5 == step._ramps(0.2)["decorrelation"]
+    )
+    assert step._ramps(0.9)["carried_codes"] == 1
     with torch.no_grad():
         start, half, end = (step(faces, 0, done) for done in (0.0, 0.2, 1.0))
-    assert float(end.total - start.total) == pytest.approx(8 * float(end.terms["decorrelation"]), rel=1e-4)
-    assert float(half.total - start.total) == pytest.approx(float(end.total - start.total) / 2, rel=1e-4)
+    ramped = sum(
+        getattr(training_config.weights, n) * float(end.terms[n]) for n in ("decorrelation", "carried_codes", "cycle")
+    )
+    assert not {"decorrelation", "carried_codes", "cycle"} & set(start.terms)
+    assert float(end.total - start.total) == pytest.approx(ramped, rel=1e-4)
+    assert float(half.total - start.total) == pytest.approx(ramped / 2, rel=1e-4)
     trained = TrainingStep(model, dataclasses.replace(training_config, start="run"), morphable)
     assert "decorrelation" not in trained._ramps(0.0)
 
