@@ -57,6 +57,7 @@ from jaxtyping import Bool, Float, Int8, UInt8
 from PIL import Image
 from torch import Tensor
 
+from facemodels.batch import Rows
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
 
@@ -84,7 +85,7 @@ _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 
 
 @dataclass(frozen=True)
-class Faces:
+class Faces(Rows):
     """A batch of prepared faces as tensors; `faces[index]` takes rows from every field.
 
     Whole sets are kept in this form in memory: 7000 faces take about 500 MB.
@@ -103,12 +104,6 @@ class Faces:
     turned_mask: UInt8[Tensor, "faces 1 height width"]
     turned_image: UInt8[Tensor, "faces 3 height width"]
     turned_weight: UInt8[Tensor, "faces 1 height width"]
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def __getitem__(self, index: Any) -> "Faces":
-        return Faces(**{name: value[index] for name, value in vars(self).items()})
 
     def to(self, device: torch.device | str) -> "Faces":
         """The same faces on `device`."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from facemodels.batch import Rows
 from facemodels.config import SIZE
 from facemodels.morphable import MorphableModel
 from facemodels.morphable.procedural import Complexion, albedo_model, hair_shell, hair_triangles, mean_head
@@ -77,7 +77,7 @@ def build_heads(
 
 
 @dataclass(frozen=True)
-class View:
+class View(Rows):
     """Heads seen by a camera, not lit yet, at `SUPERSAMPLING` samples a pixel each way.
 
     Attributes:
@@ -91,10 +91,6 @@ class View:
     albedo: Tensor
     covered: Tensor
     face: Tensor
-
-    def __getitem__(self, index: Any) -> "View":
-        """Some of the views; a repeated number repeats its view, to be lit in another way."""
-        return View(**{name: value[index] for name, value in vars(self).items()})
 
 
 def view_heads(

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.batch import Rows
 from facemodels.codes import FACTORS, Codes
 from facemodels.data.dataset import Faces
 from facemodels.networks import Context
@@ -17,7 +18,7 @@ BATCH = 100
 
 
 @dataclass(frozen=True)
-class Codings:
+class Codings(Rows):
     """Faces encoded and decoded again.
 
     Attributes:
@@ -31,13 +32,6 @@ class Codings:
     normals: Float[Tensor, "n 3 h w"]
     mask: Float[Tensor, "n 1 h w"]
     background: Float[Tensor, "n 3 h w"]
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def __getitem__(self, rows: slice | Int[Tensor, " m"]) -> "Codings":
-        """Some of the faces."""
-        return Codings(**{name: value[rows] for name, value in vars(self).items()})
 
 
 @torch.no_grad()

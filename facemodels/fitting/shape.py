@@ -15,6 +15,7 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from facemodels.batch import Rows
 from facemodels.fitting.landmarks import INNER_POINTS, POINTS
 from facemodels.morphable import MorphableModel
 
@@ -64,7 +65,7 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Rows):
     """Camera and shape of `n` faces; `fit[index]` takes rows from every field.
 
     Attributes:
@@ -82,12 +83,6 @@ class Fit:
     identity: Float[Tensor, "n n_identity"]
     expression: Float[Tensor, "n n_expression"]
     error: Float[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.scale)
-
-    def __getitem__(self, index: slice | Tensor) -> "Fit":
-        return Fit(**{name: value[index] for name, value in vars(self).items()})
 
     def enlarged(self, zoom: float) -> "Fit":
         """The same faces in pictures so many times as large."""
