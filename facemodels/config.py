@@ -17,6 +17,9 @@ SIZE = 64
 FIVE_POINTS = ((22.675, 31.6), (41.75, 31.55), (32.2, 41.8), (23.95, 52.05), (40.6, 52.05))
 """Where the eyes' centres, the nose tip and the mouth's corners lie in a crop of 64x64 pixels: x and y, left first."""
 
+FIVE_LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))
+"""The iBUG landmarks, from - to, whose means are `FIVE_POINTS`."""
+
 LIGHT = 9
 """Spherical-harmonic coefficients of a light, and the size of its code [P]."""
 
@@ -260,7 +263,7 @@ def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
 
 def _training(weights: LossWeights, **changes: Any) -> TrainingConfig:
     # In thousands of steps k_t goes nowhere at BEGAN's own rate; and the network's pictures, which are smoother than
-    # photos, are easier for an autoencoder: L(x^) is 0.85 L(x), and below that ratio it would stay at 0.
+    # photos, are nearly as hard for an autoencoder (benchmarks/results/training), so that at BEGAN's 0.5 it stays at 0.
     return TrainingConfig(
         weights=weights, known_mask=True, surround_share=0.25, gamma=0.95, balance_rate=0.01, **changes
     )

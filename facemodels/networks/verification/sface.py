@@ -63,7 +63,7 @@ def _convolution(inside: int, outside: int, kernel: int, stride: int, groups: in
 
 
 class _Slope(nn.Module):
-    """`torch.nn.PReLU` for channels; its own backward pass takes a third of the network's time on a CPU."""
+    """`torch.nn.PReLU` for channels; its own backward pass is slow on a CPU."""
 
     def __init__(self, channels: int):
         super().__init__()
