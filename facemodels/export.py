@@ -32,6 +32,7 @@ import multilinear
 from facemodels.autoencoder import NeuroTensorialAutoencoder, check_images
 from facemodels.codes import Codes
 from facemodels.errors import InputError
+from facemodels.evaluation.measures import psnr
 from facemodels.files import whole_file
 from facemodels.model_card import EXPORTED
 from facemodels.pretrained import MORPHABLE, WEIGHTS
@@ -65,8 +66,7 @@ class Agreement:
     @classmethod
     def of(cls, found: Float[Tensor, "n 3 h w"], expected: Float[Tensor, "n 3 h w"]) -> "Agreement":
         """Of two batches of pictures."""
-        error = (found - expected).square().flatten(1).mean(1).clamp(min=1e-10)
-        return cls(float(-10 * error.log10().mean()), float((found - expected).abs().max()))
+        return cls(float(psnr(found, expected).mean()), float((found - expected).abs().max()))
 
     def __str__(self) -> str:
         return f"{self.decibels:.1f} dB on average, {self.largest:.1e} at the worst pixel"

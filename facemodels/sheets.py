@@ -11,6 +11,7 @@ from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
 from facemodels.editing import EDITABLE, interpolate, transfer, turn_in_place
+from facemodels.evaluation.exchange import paint
 from facemodels.figures import grid, normals_as_colours, on_paper
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
@@ -91,19 +92,15 @@ def training_sheet(
     def composite(face: Face) -> Tensor:
         return mask * face.image + (1 - mask) * background
 
-    own = _paint(model, codes)
+    own = paint(model, codes)
     columns = _columns(images, composite(own), own.image, own, mask, background) | {"other": others}
     for factor in EDITABLE:
-        face = _paint(model, codes.replace(**{factor: getattr(donor, factor)}))
+        face = paint(model, codes.replace(**{factor: getattr(donor, factor)}))
         columns[factor] = composite(face)
         if factor == "pose":
             where = mask if face.mask_logits is None else face.mask_logits.sigmoid()
             columns[factor] = turn_in_place(face.image, where, background, mask)
     return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
-
-
-def _paint(model: NeuroTensorialAutoencoder, codes: Codes) -> Face:
-    return model.paint(codes.pose, codes.expression, codes.identity, codes.light)
 
 
 def _columns(

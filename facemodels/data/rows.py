@@ -144,7 +144,7 @@ class Learned:
             light,
             self.morphable.triangles,
             self.mirrored,
-            reach=_closing(size) // 2,
+            reach=closing(size) // 2,
         )
         identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(batch.fit))
         yaw, pitch, _ = matrix_to_euler(fit.rotation)
@@ -283,13 +283,13 @@ def surface(fit: Fit, morphable: MorphableModel, size: int) -> tuple[Float[Tenso
     """Vertices of fitted faces, and what their cameras see of them in crops of a size."""
     vertices = morphable.vertices(fit.identity, fit.expression)
     camera = fit.rotation, fit.scale, fit.shift
-    seen = render_surface(vertices, morphable.triangles, morphable.face, *camera, size, close=_closing(size))
+    seen = render_surface(vertices, morphable.triangles, morphable.face, *camera, size, close=closing(size))
     # One sample a pixel picks single triangles of the rims of eyes and lips; the mean of 3x3 pixels shows the surface.
     normals = normalize(avg_pool2d(seen.normals, 3, stride=1, padding=1), dim=1) * seen.mask
     return vertices, replace(seen, normals=normals)
 
 
-def _closing(size: int) -> int:
+def closing(size: int) -> int:
     """`CLOSE` in pixels of a crop of another size, odd."""
     return CLOSE * size // SIZE | 1
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facemodels.config import SIZE
+from facemodels.config import FIVE_LANDMARKS, SIZE
 from facemodels.data.alignment import TEMPLATE, check_size, similarity
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.factorial import EXPRESSIONS, LIGHTS, PERSONS, POSES, SHAPE, Cell, cell_factors
@@ -45,7 +45,6 @@ _BLOCK = 16  # samples made together; a block is always made whole, so that its 
 _CELLS = len(POSES) * len(LIGHTS)  # of FaceFactors a block is one face: its poses are rasterized once for all lights
 _SHARD = len(EXPRESSIONS) * _CELLS  # samples of a file, all of one person in FaceFactors
 _SOURCES: dict[Design, str] = {"portraits": "synthetic", "facefactors": "facefactors", "wild": "wild"}
-_LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 
 
 def synthesise_set(
@@ -195,7 +194,7 @@ def aligned_camera(
     """
     turned = euler_to_matrix(angles[:, 0], angles[:, 1], torch.zeros(len(angles)))
     landmarks = MorphableModel.procedural().landmarks
-    five = torch.stack([vertices[:, landmarks[a:b]].mean(dim=1) for a, b in _LANDMARKS], dim=1)
+    five = torch.stack([vertices[:, landmarks[a:b]].mean(dim=1) for a, b in FIVE_LANDMARKS], dim=1)
     five = ((five @ turned.transpose(-1, -2))[..., :2] * torch.tensor([1.0, -1.0])).double().numpy()  # y down, in mm
     crop = torch.from_numpy(np.stack([similarity(points, TEMPLATE) for points in five])).float()
     roll = torch.atan2(-crop[:, 1, 0], crop[:, 0, 0])  # anticlockwise, where y runs down

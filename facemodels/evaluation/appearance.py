@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.config import FIVE_POINTS, SIZE
+from facemodels.batch import Rows
+from facemodels.config import FIVE_LANDMARKS, FIVE_POINTS, SIZE
 from facemodels.data.dataset import Faces
+from facemodels.data.rows import closing
 from facemodels.evaluation.exchange import paint, spread
 from facemodels.evaluation.measures import Codings, overlap
 from facemodels.fitting.carry import carry, mirrored_vertices
@@ -29,24 +31,18 @@ _AHEAD = math.radians(8)  # yaw of faces that look ahead
 _FACES = 60  # compared; all yaws of so many take seconds
 _BATCH = 20
 _MATCHES = 0.9  # intersection over union from which on a camera counts as found
-_FIVE = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))  # iBUG numbers, from - to, of the five points
 _FINE, _COARSE = 3, 11  # pixels of 64: finer and coarser things than these do not tell the pose
-_CLOSED = 7  # pixels of 64: eyes and mouth, which models do not have
 _RIM = 2  # pixels at the rim of what is known that are left out
 _KNOWN = 0.15  # weight of a carried pixel from which on it is compared, so that mirrored ones are
 
 
 @dataclass(frozen=True)
-class Camera:
+class Camera(Rows):
     """Weak-perspective cameras, as `facemodels.rendering.project_weak_perspective` takes them."""
 
     rotation: Float[Tensor, "n 3 3"]
     scale: Float[Tensor, " n"]
     shift: Float[Tensor, "n 2"]
-
-    def __getitem__(self, rows: Tensor) -> "Camera":
-        """Some of the cameras."""
-        return Camera(self.rotation[rows], self.scale[rows], self.shift[rows])
 
 
 @dataclass(frozen=True)
@@ -167,7 +163,7 @@ def _carried(
             faces.light,
             morphable.triangles,
             mirrored,
-            reach=_closed(size) // 2,
+            reach=closing(size) // 2,
         )
         images.append(image)
         known.append((weight > _KNOWN).float())
@@ -229,7 +225,7 @@ def aligned(
     size: int = SIZE,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 2"]]:
     """Scale and shift that bring the five points of posed faces nearest to where crops have them."""
-    five = torch.stack([vertices[:, morphable.landmarks[a:b]].mean(1) for a, b in _FIVE], 1)
+    five = torch.stack([vertices[:, morphable.landmarks[a:b]].mean(1) for a, b in FIVE_LANDMARKS], 1)
     points = (five @ rotation.mT)[..., :2] * torch.tensor([1.0, -1.0])
     template = torch.tensor(FIVE_POINTS) * size / SIZE
     centre, goal = points.mean(1), template.mean(0)
@@ -240,12 +236,7 @@ def aligned(
 
 def _render(vertices: Tensor, morphable: MorphableModel, camera: Camera, size: int):
     shape = vertices, morphable.triangles, morphable.face
-    return render_surface(*shape, camera.rotation, camera.scale, camera.shift, size, close=_closed(size))
-
-
-def _closed(size: int) -> int:
-    """Width of the holes that are closed, as it was when the set was prepared."""
-    return _CLOSED * size // SIZE | 1
+    return render_surface(*shape, camera.rotation, camera.scale, camera.shift, size, close=closing(size))
 
 
 def _masks(vertices: Tensor, morphable: MorphableModel, camera: Camera, size: int) -> Float[Tensor, "n 1 h w"]:

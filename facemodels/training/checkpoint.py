@@ -63,7 +63,7 @@ def checkpoints(run: str | os.PathLike[str]) -> list[Path]:
 
 
 def best_checkpoint(run: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint whose held-out error was lowest, or None while none was measured."""
+    """The checkpoint whose held-out measure was best, or None while none was measured."""
     found = checkpoints(run)
     best = load_progress(found[-1]).get("best_step") if found else None
     return next((path for path in found if _step(path) == best), None)
@@ -196,7 +196,7 @@ def load_network(path: Path, network: NeuroTensorialAutoencoder, training: Train
         {**_flat(one.to_dict()), **_flat(two.to_dict())}
         for one, two in ((loaded.config, before), (network.config, training))
     )
-    changed = [f"{name} {old.get(name)}, now {new[name]}" for name in new if old.get(name) != new[name]]
+    changed = _changes(old, new, "now")
     if changed:
         raise InputError(
             f"{path.parent} was trained with other settings ({'; '.join(changed[:5])});"
@@ -212,8 +212,7 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
         InputError: There is none at `path`, or it has other sizes or another morphable model.
     """
     loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path))
-    old, new = loaded.config.to_dict(), network.config.to_dict()
-    changed = [f"{name} {old.get(name)}, here {new[name]}" for name in new if old.get(name) != new[name]]
+    changed = _changes(loaded.config.to_dict(), network.config.to_dict(), "here")
     if changed or _differ(loaded.morphable, network.morphable):
         reason = "; ".join(changed) or "another morphable model"
         raise InputError(f"{path} is no network to start from ({reason}); choose its preset, and a set like its own")
@@ -296,6 +295,10 @@ def _differ(first: MorphableModel | None, second: MorphableModel | None) -> bool
     return any(
         not torch.equal(getattr(first, name), getattr(second, name)) for name in ("mean", "identity", "expression")
     )
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], word: str) -> list[str]:
+    return [f"{name} {old.get(name)}, {word} {new[name]}" for name in new if old.get(name) != new[name]]
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
+from facemodels.evaluation.exchange import spread
+from facemodels.evaluation.measures import batches
 from facemodels.gauge import whiten_identity
 from facemodels.morphable import MorphableModel
 from facemodels.networks import channels_last
@@ -56,7 +58,7 @@ from multilinear.optim import factor_gradients, gather_gradients
 SKIPPED_IN_A_ROW = 10
 """Steps without a finite objective after which a run ends."""
 
-_WHITENED, _ENCODED_AT_ONCE = 2048, 128  # faces from which the gauge of a finished network is read
+_WHITENED = 2048  # faces from which the gauge of a finished network is read
 _BEGAN_BETAS = (0.5, 0.999)
 
 
@@ -260,10 +262,9 @@ class _Trainer:
     def _finish(self, network: NeuroTensorialAutoencoder) -> NeuroTensorialAutoencoder:
         """A copy of the trained network with white identity codes, saved beside the checkpoints."""
         finished = copy.deepcopy(network)
-        chosen = torch.linspace(0, len(self.faces) - 1, min(_WHITENED, len(self.faces))).round().long()
-        faces = self.faces[chosen.to(self.accelerator.device)]
         device = next(finished.parameters()).device
-        codes = [finished.perceive(part.to(device).pictures()).identity for part in _split(faces)]
+        faces = self.faces[spread(len(self.faces), _WHITENED).to(self.accelerator.device)].to(device)
+        codes = [finished.perceive(faces[rows].pictures()).identity for rows in batches(len(faces))]
         whiten_identity(finished, torch.cat(codes))
         if self.main:
             finished.save_pretrained(self.run / FINISHED)
@@ -401,8 +402,6 @@ class _Trainer:
         if self.saved_step == self.progress.step:
             return
         self.saved_step = self.progress.step
-        if self.main and _fraction(self.progress, self.training) < 1:
-            shutil.rmtree(self.run / FINISHED, ignore_errors=True)  # of a shorter run
         scaler, training = self.accelerator.scaler, self.training
         values = {
             **dataclasses.asdict(self.progress),
@@ -413,6 +412,8 @@ class _Trainer:
         }
         best = self.progress.best_step
         save_checkpoint(self.run, self.trained, values, write=self.main, keep=training.keep, best=best)
+        if self.main and _fraction(self.progress, training) < 1:
+            shutil.rmtree(self.run / FINISHED, ignore_errors=True)  # of a shorter run
         self.saved = time.monotonic()
 
     def _go_on(self, values: dict[str, Any]) -> None:
@@ -501,11 +502,6 @@ def _all_used(weights: LossWeights) -> bool:
         name for name, weight in vars(LossWeights()).items() if weight and name not in ("adversarial", "verification")
     )
     return all(getattr(weights, name) for name in paper)
-
-
-def _split(faces: Faces) -> Iterator[Faces]:
-    for first in range(0, len(faces), _ENCODED_AT_ONCE):
-        yield faces[first : first + _ENCODED_AT_ONCE]
 
 
 def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:
