@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder, shape_factor
 from facemodels.config import preset
+from facemodels.networks import Context
 from multilinear.optim import factor_gradients
 
 
@@ -130,6 +131,49 @@ def test_shape_space_of_vertices(network_config, morphable):
     target = model.shape_target(torch.zeros(1, 5), torch.zeros(1, 3))
     assert_close(target.reshape(-1, 3) * 100, morphable.mean)
     assert model.decode(model.encode(torch.rand(1, 3, 64, 64))).shape.shape == (1, morphable.n_vertices, 3)
+
+
+def test_the_background_never_sees_the_face(model, network_config, morphable, images):
+    """Pictures that differ in the face alone have the same background, in the network that fills the face in."""
+    mask = torch.zeros(3, 1, 64, 64)
+    mask[:, :, 16:48, 16:48] = 1
+    other = images + mask * torch.rand_like(images)
+    with torch.no_grad():
+        first, second = (
+            model.surround(model.look_behind(pictures, model.perceive(pictures), mask))[1]
+            for pictures in (images, other)
+        )
+        assert_close(first, second)
+        paper = NeuroTensorialAutoencoder(dataclasses.replace(network_config, cut_background=False), morphable)
+        first, second = (paper.surround(paper.encode(pictures))[1] for pictures in (images, other))
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_without_skips_only_the_places_are_used(network_config, morphable, images):
+    model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, skips="none"), morphable)
+    codes = model.encode(images)
+    louder = Context(codes.context.indices, tuple(skip * 3 for skip in codes.context.skips))
+    assert_close(model.mask(codes.mask, codes.context), model.mask(codes.mask, louder))
+
+
+def test_pose_as_the_nearest_rotation(network_config, morphable):
+    model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, rotation="rotation"), morphable)
+    expression, identity, light = torch.randn(2, 6), torch.randn(2, 9), torch.randn(2, 9)
+    rotation = torch.linalg.qr(torch.randn(2, 3, 3)).Q
+    stretched = rotation @ torch.diag_embed(torch.rand(2, 3) + 0.5)
+    left, _, right = torch.linalg.svd(stretched)
+    first = model.paint(stretched.flatten(1), expression, identity, light)
+    second = model.paint((left @ right).flatten(1), expression, identity, light)
+    assert_close(first.normals, second.normals, rtol=1e-3, atol=1e-4)
+
+
+def test_other_sizes(network_config, morphable):
+    config = dataclasses.replace(network_config, size=32, channels=(6, 4))
+    model = NeuroTensorialAutoencoder(config, morphable)
+    parts = model.decode(model.encode(torch.rand(2, 3, 32, 32)))
+    assert parts.image.shape == parts.frontal.shape == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"\(n, 3, 32, 32\), got \(2, 3, 64, 64\)"):
+        model.encode(torch.rand(2, 3, 64, 64))
 
 
 def test_refuses_other_images(model):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from facemodels.editing import EDITABLE, interpolate, to_tensor, transfer
+from facemodels.editing import EDITABLE, interpolate, to_tensor, transfer, turn_in_place
 
 
 @pytest.fixture
@@ -39,6 +39,15 @@ def test_turned_faces_stand_in_their_own_outline(model, pair):
     inside = edit.rendering.face_mask > 1 - 1e-3
     assert_close(edit.image * inside, edit.rendering.face * inside, atol=2e-3, rtol=0)
     assert edit.image.shape == source.shape and outside.shape == inside.shape
+
+
+def test_nothing_of_the_old_face_is_left_beside_the_new():
+    old, new = torch.zeros(2, 1, 64, 64)[:, None].unbind()
+    old[:, :, 20:44, 12:40], new[:, :, 20:44, 24:52] = 1, 1
+    around = torch.nn.functional.max_pool2d(old, 5, 1, 2)  # where the old face may still show
+    background = torch.full((1, 3, 64, 64), 0.3) + 0.6 * around
+    image = turn_in_place(torch.full_like(background, 0.8), new, background, old)
+    assert_close(image, 0.3 + 0.5 * new.expand_as(image))
 
 
 @pytest.mark.parametrize("factor", EDITABLE)

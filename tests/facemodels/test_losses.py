@@ -226,6 +226,13 @@ def test_the_filling_knows_nothing_of_the_face(truth):
     assert ((filled >= around[0] - 1e-5) & (filled <= around[1] + 1e-5)).all()
 
 
+def test_a_face_is_filled_in_with_its_margin(truth):
+    near = torch.nn.functional.max_pool2d(truth.mask, 5, 1, 2)
+    assert_close(fill_face(truth.image, truth.mask), fill_in(truth.image, near))
+    assert (near - truth.mask).sum() > 0
+    assert_close(fill_face(truth.image + near * torch.rand_like(near), truth.mask), fill_in(truth.image, near))
+
+
 @pytest.mark.parametrize("side", [1, 5, 64])
 def test_a_plain_picture_is_filled_with_its_colour(side):
     colour = torch.rand(2, 3, 1, 1).expand(2, 3, side, side)
