@@ -136,7 +136,7 @@ def test_only_the_newest_checkpoints_stay(prepared, tmp_path, settings):
     assert newest_run(tmp_path) == run and newest_run(tmp_path / "nowhere") is None
 
 
-def test_a_finished_run_holds_the_network_with_white_codes(prepared, tmp_path, settings):
+def test_a_finished_run_holds_the_network_with_white_codes(prepared, tmp_path, settings, monkeypatch):
     run = tmp_path / "run"
     returned = train(prepared, run, **settings)
     finished, last = (NeuroTensorialAutoencoder.from_pretrained(path) for path in (run / "model", checkpoints(run)[-1]))
@@ -146,8 +146,12 @@ def test_a_finished_run_holds_the_network_with_white_codes(prepared, tmp_path, s
         assert_close(finished.decode(finished.encode(images)).image, last.decode(last.encode(images)).image)
     assert_close(white, codes @ whitening(codes).T.float(), rtol=1e-3, atol=1e-3)
     assert_close(again.identity, white)
-    train(prepared, run, **shortened(settings, steps=7, checkpoint_minutes=0.0))  # a longer run ends with its own
-    assert resolve(run) == run / "model" and checkpoints(run)[-1].name == "checkpoint-00000007"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 8)
+        train(prepared, run, **shortened(settings, steps=9))
+    assert resolve(run) == checkpoints(run)[-1] and checkpoints(run)[-1].name == "checkpoint-00000008"
+    train(prepared, run, **shortened(settings, steps=9))  # a longer run ends with its own
+    assert resolve(run) == run / "model"
 
 
 def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config):
