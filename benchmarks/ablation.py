@@ -54,12 +54,12 @@ class Rung:
 LADDER = (
     Rung("paper", "the paper's terms but its adversary and verification network, which come last"),
     Rung("known_mask", "composite with the fitted mask, face stream judged on its own", training={"known_mask": True}),
-    Rung("swapped_shape", "shape of pairs with exchanged expressions", {"swapped_shape": 0.5}),
+    Rung("swapped_shape", "shape of pairs with exchanged expressions", {"swapped_shape": 1.0}),
     Rung("decorrelation", "codes uncorrelated with the other factors' targets", {"decorrelation": 8.0}),
     Rung(
         "turned_normals",
         "normals and mask of the face in another pose, rendered from the morphable model",
-        {"turned_normals": 2.0, "face_mask": 0.3},
+        {"turned_normals": 2.0, "face_mask": 0.5},
         network={"face_mask": True},
     ),
     Rung("turned_face", "the photo itself carried to that pose", {"turned_face": 2.0}),

@@ -237,16 +237,16 @@ class TrainingConfig(Settings):
 
 _OURS = LossWeights(
     adversarial=0.3,
-    swapped_shape=0.5,
+    swapped_shape=1.0,
     decorrelation=8.0,
     turned_normals=2.0,
-    face_mask=0.3,
+    face_mask=0.5,
     turned_face=2.0,
     background=1.0,
     carried_codes=0.1,
 )
 # of rendered faces light and shape are known exactly
-_RENDERED = dataclasses.replace(_OURS, light=5.0, expression=1.0, shape=1.0, swapped_shape=1.0)
+_RENDERED = dataclasses.replace(_OURS, light=5.0, expression=1.0, shape=1.0)
 
 
 def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
