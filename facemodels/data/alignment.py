@@ -45,6 +45,14 @@ class AlignedPhoto:
     transform: Float[np.ndarray, "2 3"]
     landmarks: Landmarks
 
+    def enlarged(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """The same crop in other pixels, taken from the photo anew.
+
+        Args:
+            size: Side in pixels.
+        """
+        return _crop(self.photo, self.transform, size)
+
 
 def check_size(caller: str, size: int) -> None:
     """Refuse crops of a size that no network takes.
@@ -105,9 +113,16 @@ def align(
         Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", PAMI 13(4), 1991.
     """
     transform = similarity(five, TEMPLATE)
+    return _crop(image, transform, size), transform
+
+
+def _crop(
+    image: UInt8[np.ndarray, "height width 3"], transform: Float[np.ndarray, "2 3"], size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The crop that a transform to crops of 64 pixels shows, in pixels of another size."""
     to_image = invert(transform)
     to_image[:, :2] *= SIZE / size
-    return resample(image, to_image, (size, size)), transform
+    return resample(image, to_image, (size, size))
 
 
 def similarity(
