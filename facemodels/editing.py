@@ -182,9 +182,11 @@ def interpolate(
         steps: Number of pictures; the first has the source's factor, the last the target's.
 
     Raises:
-        ValueError: The factor is unknown, or there is more than one face on a side.
+        ValueError: The factor is unknown, there is more than one face on a side, or fewer than two steps.
     """
     check_factor("interpolate", factor)
+    if steps < 2:
+        raise ValueError(f"interpolate: takes at least 2 steps, got {steps}; the first and the last are the two faces")
     if len(source) != 1 or len(target) != 1:
         raise ValueError(f"interpolate: takes one face on each side, got {len(source)} and {len(target)}")
     start, end = model.encode(source), model.encode(target)
