@@ -464,6 +464,55 @@ def export(
         print(line)
 
 
+@app.command()
+def animate(
+    video: Annotated[Path, typer.Argument(help="Video of somebody who makes faces; its sound is not kept.")],
+    template: Annotated[Path, typer.Argument(help="Photo that makes them, too.")],
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Film to write: .mp4, .mov, .mkv, .webm or .gif.")] = Path("animation.mp4"),
+    pose: Pose = False,
+    smooth: Annotated[float, typer.Option(min=0, help="Smooth over time, so strongly; 10 is a good choice.")] = 0.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Write the whole photo with its animated face, alone and in full size.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first frames.")] = None,
+    face: Annotated[int, typer.Option(min=1, help="Which face of the video to follow; 1 is the largest.")] = 1,
+    template_face: Annotated[int, typer.Option(min=1, help="Which face of the photo; 1 is the largest.")] = 1,
+) -> None:
+    """Give a photo the expression of every frame of a video, beside the video and the photo warped to its landmarks.
+
+    Frames without a face hold the last expression. A video that breaks off is used as far as it can be read, and the
+    status is then 1.
+    """
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.movies import check_movie
+    from facemodels.video import animate as animate_photo
+
+    check_movie(out)
+    network, detector = _load(model), MediaPipeDetector()
+    photo = _photo(template, detector, network.config.size, template_face, "--template-face")
+    try:
+        animation = animate_photo(
+            network,
+            video,
+            photo,
+            out,
+            detector,
+            pose=pose,
+            smooth=smooth,
+            face=face,
+            whole=paste,
+            limit=limit,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was written")
+    for line in animation.lines():
+        print(line)
+    if animation.broken:
+        raise typer.Exit(_PARTLY)
+
+
 def _load(model: Path | None):
     from facemodels.autoencoder import NeuroTensorialAutoencoder
     from facemodels.training.checkpoint import newest_run, resolve
