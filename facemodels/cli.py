@@ -22,6 +22,7 @@ app = typer.Typer(
 
 _PARTLY, _INTERRUPTED = 1, 130
 _RUNS = Path("runs")
+_PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 Model = Annotated[
     Path | None,
@@ -385,26 +386,39 @@ def interpolate(
         "interpolation.png"
     ),
     rate: Annotated[float, typer.Option(min=0.1, max=50, help="Pictures a second of what moves.")] = 10.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Show the steps pasted into the photo, not the network's small pictures.")
+    ] = False,
     face: Face = 1,
     target_face: TargetFace = 1,
 ) -> None:
     """Move one factor after the other from a photo to another; without a flag each of the four."""
+    from facemodels.editing import interpolate as interpolate_faces
     from facemodels.editing import to_tensor
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.movies import MOVIE_SUFFIXES, write_movie
-    from facemodels.sheets import interpolation_frames, interpolation_sheet
+    from facemodels.pasting import enlarged
+    from facemodels.sheets import pasted_steps, steps_frames, steps_sheet
 
     check_picture(out, sorted(MOVIE_SUFFIXES))
     network, detector = _load(model), MediaPipeDetector()
     size = network.config.size
-    mine = to_tensor(_photo(source, detector, size, face).crop)
-    theirs = to_tensor(_photo(target, detector, size, target_face, "--target-face").crop)
+    mine = _photo(source, detector, size, face)
+    theirs = _photo(target, detector, size, target_face, "--target-face")
     factors, _ = _factors(expression, pose, light, identity)
-    if out.suffix.lower() in MOVIE_SUFFIXES:
-        write_movie(out, interpolation_frames(network, mine, theirs, factors, steps=steps), rate)
+    if paste:
+        mine, theirs = enlarged(mine, _PASTED), enlarged(theirs, _PASTED)
+        ends = to_tensor(mine.photo), to_tensor(theirs.photo)
+        moving = {name: pasted_steps(network, mine, theirs, name, steps) for name in factors}
     else:
-        save_picture(interpolation_sheet(network, mine, theirs, factors, steps=steps), out)
+        ends = to_tensor(mine.crop), to_tensor(theirs.crop)
+        moving = {name: interpolate_faces(network, *ends, name, steps) for name in factors}
+    zoom = 1 if paste else 2
+    if out.suffix.lower() in MOVIE_SUFFIXES:
+        write_movie(out, steps_frames(ends[0][0], moving, ends[1][0], zoom), rate)
+    else:
+        save_picture(steps_sheet(ends[0][0], moving, ends[1][0], zoom), out)
     print(f"wrote {out}")
 
 

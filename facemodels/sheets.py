@@ -12,10 +12,12 @@ from torch import Tensor
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
-from facemodels.editing import EDITABLE, PhotoEdit, interpolate, transfer, turn_in_place
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
 from facemodels.figures import grid, normals_as_colours, on_paper
 from facemodels.morphable import MorphableModel
+from facemodels.pasting import paste
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
 
 _MESH_LIGHT = torch.tensor([[0.4, 0.2, 0.4, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]])
@@ -158,28 +160,55 @@ def interpolation_sheet(
     zoom: int = 2,
 ) -> Image.Image:
     """One row a factor: the source, the steps to the target's factor, the target (the paper's Figures 10 and 11)."""
-    rows = [[source[0], *interpolate(model, source, target, name, steps), target[0]] for name in factors]
-    amounts = [f"{step / (steps - 1):.1f}" for step in range(steps)]
-    return grid(rows, columns=["source", *amounts, "target"], row_labels=factors, zoom=zoom)
+    return steps_sheet(
+        source[0], {name: interpolate(model, source, target, name, steps) for name in factors}, target[0], zoom
+    )
 
 
-def interpolation_frames(
-    model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "1 3 h w"],
-    target: Float[Tensor, "1 3 h w"],
-    factors: Sequence[str],
-    *,
-    steps: int = 11,
+def steps_sheet(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a factor: the source, the steps from it to the target, the target."""
+    rows = [[source, *pictures, target] for pictures in moving.values()]
+    last = len(rows[0]) - 3
+    amounts = [f"{step / last:.2g}" for step in range(last + 1)]
+    return grid(rows, columns=["source", *amounts, "target"], row_labels=list(moving), zoom=zoom)
+
+
+def steps_frames(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
     zoom: int = 2,
 ) -> list[UInt8[np.ndarray, "height width 3"]]:
     """The same as a moving picture: one column a factor between source and target, there and back again."""
-    moving = [interpolate(model, source, target, name, steps) for name in factors]
-    labels = ["source", *factors, "target"]
+    labels = ["source", *moving, "target"]
     there = [
-        np.asarray(grid([[source[0], *(pictures[step] for pictures in moving), target[0]]], columns=labels, zoom=zoom))
-        for step in range(steps)
+        np.asarray(grid([[source, *pictures, target]], columns=labels, zoom=zoom))
+        for pictures in zip(*moving.values(), strict=True)
     ]
     return there + there[-2:0:-1]
+
+
+@torch.no_grad()
+def pasted_steps(
+    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, target: AlignedPhoto, factor: str, steps: int = 11
+) -> Float[Tensor, "steps 3 h w"]:
+    """The steps of `interpolate` pasted into a photo of any size.
+
+    Args:
+        model: A trained network.
+        photo: Photo to start from, its crop of the network's size.
+        target: Photo whose factor is approached.
+        factor: One of `facemodels.editing.EDITABLE`.
+        steps: Number of pictures.
+    """
+    crop = to_tensor(photo.crop)
+    edit, own = interpolated(model, crop, to_tensor(target.crop), factor, steps), transfer(model, crop, crop, [])
+    return torch.cat([to_tensor(paste(photo, edit[step], own)) for step in range(steps)])
 
 
 def mesh_pictures(
