@@ -387,6 +387,85 @@ def export(
         print(line)
 
 
+@app.command()
+def report(
+    model: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or run, here or on the hub; by default the newest run.")
+    ] = None,
+    prepared: Annotated[
+        Path | None, typer.Option(help="Prepared set to measure on; by default FaceFactors is rendered.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns `file` and any of `identity`, `expression`, `pose` and `light`."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column that stands in for `expression`.")] = "Smiling",
+    split: Annotated[str, typer.Option(help="test, train, or all of a set that was not trained on.")] = "test",
+    limit: Annotated[
+        int, typer.Option(min=0, help="Measure at most so many faces, evenly spread; 0 for all of them.")
+    ] = 2000,
+    taught_by: Annotated[
+        Path | None, typer.Option(help="Set whose split train the baselines learn from; by default the set itself.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Adversarial autoencoder that `train-baseline` has trained.")
+    ] = None,
+    baseline_steps: Annotated[
+        int, typer.Option(min=0, help="Steps to train one for where none is given; 0 goes without.")
+    ] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+    out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("report"),
+) -> None:
+    """Write OUT/index.html: every figure and table of the paper for a network, beside the baselines."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.page import ReportSettings
+    from facemodels.evaluation.page import report as write_report
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    network = _load(model)
+    try:
+        page = write_report(
+            network,
+            out,
+            None if prepared is None else PreparedSet(prepared),
+            ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
+            name=model.resolve().name if model else "the newest run",
+            labels=labels,
+            teacher=None if taught_by is None else PreparedSet(taught_by),
+            z0=baseline,
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what the baselines have learnt, and the same command goes on from there")
+    print(f"look at {page}")
+
+
+@app.command("train-baseline")
+def train_baseline(
+    prepared: Annotated[Path, typer.Argument(help="Prepared set; its split train is learnt from.")],
+    out: Annotated[Path, typer.Option(help="File of weights to write.")] = Path("z0.safetensors"),
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 3000,
+    batch: Annotated[int, typer.Option(min=2, help="Faces at once.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, order and draws.")] = 0,
+) -> None:
+    """Train the adversarial autoencoder Z0 that the paper compares its codes with.
+
+    The same command goes on where a run was ended.
+    """
+    from facemodels.baselines import AdversarialConfig, train_adversarial
+    from facemodels.data.dataset import PreparedSet
+
+    faces = PreparedSet(prepared)
+    config = AdversarialConfig(size=faces.size, steps=steps, batch=batch, seed=seed)
+    try:
+        train_adversarial(faces, out, config)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what is done, and the same command goes on from there")
+    print(f"wrote {out}")
+
+
 def _load(model: Path | None):
     from facemodels.autoencoder import NeuroTensorialAutoencoder
     from facemodels.training.checkpoint import newest_run, resolve

@@ -1,0 +1,384 @@
+"""The sections of the report: every figure and table of the paper, and what else tells how good a network is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facemodels.editing import EDITABLE, transfer
+from facemodels.errors import InputError
+from facemodels.evaluation import charts
+from facemodels.evaluation.coders import Array
+from facemodels.evaluation.disentanglement import Disentanglement, disentanglement
+from facemodels.evaluation.embedding import Embedding, embed
+from facemodels.evaluation.fidelity import edit_fidelity
+from facemodels.evaluation.html import Content, Figure, Table
+from facemodels.evaluation.material import OURS, PCA, TENSORFACES, UNNAMED, Z0, Material, Pair
+from facemodels.evaluation.measures import psnr
+from facemodels.evaluation.probes import FOLDS, NEW_PERSONS, PAPER, Probe, table_one
+from facemodels.evaluation.report import LINES, evaluate, reaches
+from facemodels.figures import grid, on_paper
+from facemodels.sheets import interpolation_sheet, mesh_pictures, parts_sheet
+
+_MAPPED = 1000  # faces on a t-SNE map
+_PAIRS = 100  # pairs whose edits are compared with the truth
+_NO_LABELS = (
+    "no labels are known; give them with --labels CSV, or take a set of `facemodels synthesise`, which knows its own"
+)
+
+TARGETS = {
+    "identity": ">= 0.90",
+    "expression": ">= 0.88",
+    "pose": ">= 0.97",
+    "edited": ">= 21",
+    "better": ">= 0.8",
+}
+"""What a network trained on rendered faces should reach on FaceFactors, whose persons it has never seen."""
+
+
+def decomposition(m: Material) -> Content:
+    """Figures 1 and 2: what the network takes a face apart into."""
+    picture = parts_sheet(m.model, m.images[m.expressive.sources])
+    text = (
+        "Albedo, normals and shading make the face; mask and background put it into the picture. The frontal view, its"
+        " normals and the 3D shape come from the products of the codes alone. No face here was trained on."
+    )
+    if not m.model.config.cores:
+        text += " This network was exported without its cores, so it has no frontal view and no 3D shape."
+    return Content(text, [Figure(picture, "One row a face. Normals: red to the right, green up, blue to the viewer.")])
+
+
+def expression_editing(m: Material) -> Content:
+    """Figures 3 and 8."""
+    return _editing(
+        m,
+        "expression",
+        m.expressive,
+        "Every face takes the expression code of the face beside it and keeps all other codes, its background and its"
+        " mask (the paper's eq. 17). Pairs were found by the fitted expressions, not by how well the edit came out.",
+    )
+
+
+def pose_editing(m: Material) -> Content:
+    """Figures 4 and 9."""
+    return _editing(
+        m,
+        "pose",
+        m.turning,
+        "Every face takes the pose code of the face beside it (eq. 18). The paper shows the face alone, because nobody"
+        " knows what the head hid; here the surroundings are filled in from around the old face.",
+    )
+
+
+def light_and_identity(m: Material) -> Content:
+    """Beyond the paper's figures: the two other factors."""
+    parts = []
+    for factor, pair in (("light", m.random_pairs(6)), ("identity", m.expressive)):
+        parts += _editing(m, factor, pair, "").parts
+    return Content("The paper edits expression and pose; the same exchange of codes moves light and identity.", parts)
+
+
+def _editing(m: Material, factor: str, pair: Pair, text: str) -> Content:
+    source, donor = m.images[pair.sources], m.images[pair.donors]
+    edit = transfer(m.model, source, donor, factor)
+    columns = {
+        "photo": source,
+        f"{factor} of": donor,
+        "reconstruction": transfer(m.model, source, donor, []).image,
+        "our edit": edit.image,
+    }
+    if factor == "pose":
+        columns["our face alone"] = on_paper(edit.rendering.face, edit.rendering.face_mask)
+    truth = m.truth(pair, factor)
+    caption = ""
+    if truth is not None:
+        columns["the truth"] = truth
+        caption = "The truth is rendered from the exact factors of both faces."
+    picture = grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=2)
+    title = f"Taking over the {factor}"
+    return Content(text, [Figure(picture, caption, title)])
+
+
+def shapes(m: Material) -> Content:
+    """Figure 5."""
+    model, morphable = m.model, m.model.morphable
+    if morphable is None:
+        raise InputError("the network carries no morphable model, so that its shapes have no vertices")
+    rows = m.expressive.sources
+    codes = m.codings.codes[torch.tensor(rows)]
+    columns: dict[str, Tensor] = {"photo": m.images[rows]}
+    with torch.no_grad():
+        vertices = model.vertices(codes)
+        identity, expression = (
+            model.identity_coefficients(codes.identity),
+            model.expression_coefficients(codes.expression),
+        )
+    if vertices is not None:
+        columns["our shape stream"] = mesh_pictures(vertices, morphable)
+    columns["our coefficients"] = mesh_pictures(morphable.vertices(identity, expression), morphable)
+    fit = m.prepared.morphable.vertices(m.faces.identity[rows], m.faces.expression[rows])
+    columns["the exact shape" if m.synthetic else "fit of the 3DMM"] = mesh_pictures(fit, m.prepared.morphable)
+    picture = grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=2)
+    text = (
+        "Meshes without pose, turned a little to the side: of the shape stream (eq. 3), of the morphable model with the"
+        " coefficients read off the codes (eq. 10 and 11), and of "
+        + ("the exact coefficients the face was rendered from." if m.synthetic else "the landmark fit of the photo.")
+    )
+    return Content(text, [Figure(picture)])
+
+
+def reconstruction(m: Material) -> Content:
+    """How near decoded faces come to the photos, beside the baselines."""
+    pictures = {OURS: m.codings.image} | m.decoded
+    mask = m.faces.masks()
+    numbers = {
+        name: {"psnr": float(psnr(image, m.images).mean()), "psnr_face": float(psnr(image, m.images, mask).mean())}
+        for name, image in pictures.items()
+    }
+    rows = [(name, f"{one['psnr']:.1f} dB", f"{one['psnr_face']:.1f} dB") for name, one in numbers.items()]
+    shown = m.expressive.sources
+    columns = {"photo": m.images[shown]} | {name: image[shown] for name, image in pictures.items()}
+    labels = [name.split(",")[0] for name in columns]
+    picture = grid(list(zip(*columns.values(), strict=True)), columns=labels, zoom=2)
+    text = (
+        "Peak signal-to-noise ratio of decoded faces against the photos, mean over all faces. Ours has 250 numbers a"
+        " face in six codes and carries the background past the codes; the others have one code of 128."
+    )
+    return Content(text, [Table(["", "whole picture", "inside the face"], rows), Figure(picture)], numbers)
+
+
+def table_1(m: Material) -> Content:
+    """Table 1, and the same on persons that the classifier never saw."""
+    usable = _usable(m.labels)
+    if not {name for name in PAPER} & set(usable):
+        raise InputError(_NO_LABELS if not m.labels else _too_rare(m.labels, usable))
+    coders: dict[str, Array | Mapping[str, Array]] = {OURS: m.ours, **m.singles}
+    if set(usable) & set(PAPER) <= set(m.labelled_factors):
+        coders[TENSORFACES] = m.labelled_factors
+    if m.unlabelled_factors:
+        coders[UNNAMED] = np.concatenate(m.unlabelled_factors, axis=1)
+    tables = {name: table_one(codes, usable, seed=m.seed) for name, codes in coders.items()}
+    names = list(tables[OURS].rows)
+    rows = []
+    for name in names:
+        probes = [table.rows[name] for table in tables.values()]
+        paper = f"{PAPER[name]:.1%}" if name in PAPER else "–"
+        rows.append(
+            (name, paper, *(f"{one.accuracy:.1%} ± {one.deviation:.1%}" for one in probes), f"{probes[0].chance:.1%}")
+        )
+    best = {
+        k: 2 + int(np.argmax([table.rows[name].accuracy for table in tables.values()])) for k, name in enumerate(names)
+    }
+    first = tables[OURS].rows[names[0]]
+    text = (
+        f"A linear SVM learns to tell a label from a code: identity from the identity code, expression from the"
+        f" expression code, pose from the pose code. It learns from nine tenths of the {first.faces} faces and is tried"
+        f" on the rest, {FOLDS} times over; mean and standard deviation over the folds. The paper's figures are for"
+        " Multi-PIE, other faces than these. In the rows “of new persons” nobody is both learnt from and tried.\n\n"
+        f"{Z0} and {PCA} have one code of 128 numbers for everything. {TENSORFACES} was told all labels of the faces it"
+        f" learnt from; {UNNAMED} factorizes without labels and does not say which code is which, so that all of its"
+        " numbers count."
+    )
+    head = ["told", "paper", *tables, "chance"]
+    numbers = {name: table.to_dict() for name, table in tables.items()}
+    return Content(text, [Table(head, rows, best=best, caption=_left_out(m.labels, usable))], numbers)
+
+
+def embeddings(m: Material) -> Content:
+    """Figures 6 and 7."""
+    usable = _usable(m.labels, 2)
+    wanted = [name for name in ("expression", "pose") if name in usable]
+    if not wanted:
+        raise InputError(_NO_LABELS)
+    parts: list[Figure | Table] = []
+    numbers: dict[str, Any] = {}
+    for number, factor in zip(("6", "7"), wanted, strict=False):
+        codes = {f"our {factor} code": m.ours[factor], **m.singles}
+        maps = {
+            name: embed(code, usable[factor], m.labels.get("identity"), limit=_MAPPED, seed=m.seed)
+            for name, code in codes.items()
+        }
+        first = next(iter(maps.values()))
+        figure = "6" if factor == "expression" else "7"
+        drawing = charts.scatters({name: one.points for name, one in maps.items()}, usable[factor][first.rows].tolist())
+        parts += [
+            Figure(drawing, f"Every point is a face, coloured by {factor}.", f"Coloured by {factor} (Figure {figure})"),
+            _cluster_table(maps),
+        ]
+        numbers[factor] = {
+            name: {k: v for k, v in one.to_dict().items() if k in ("plane", "space")} for name, one in maps.items()
+        }
+    text = (
+        "Maps of the codes by t-SNE. The paper shows that faces of one expression, or one pose, lie together in our code"
+        " and not in that of Z0, and gives no figure; silhouette and nearest neighbours say the same in numbers, in the"
+        " plane and in the full space of the codes, where no map can deceive."
+    )
+    return Content(text, parts, numbers)
+
+
+def _cluster_table(maps: Mapping[str, Embedding]) -> Table:
+    rows = [
+        (
+            name,
+            f"{one.plane.silhouette:.2f}",
+            f"{one.plane.neighbours:.1%}",
+            f"{one.space.silhouette:.2f}",
+            f"{one.space.neighbours:.1%}",
+        )
+        for name, one in maps.items()
+    ]
+    chance = next(iter(maps.values())).space.chance
+    return Table(
+        ["", "silhouette in the plane", "neighbours in the plane", "silhouette in full", "neighbours in full"],
+        rows,
+        caption="Neighbours: share of faces whose label most of their five nearest neighbours have, faces of other"
+        f" persons where persons are known; chance is {chance:.1%}. Silhouette: 1 is best, 0 is none.",
+    )
+
+
+def leakage(m: Material) -> Content:
+    """Each factor told from each code."""
+    usable = {name: values for name, values in _usable(m.labels).items()}
+    if len(usable) < 2:
+        raise InputError(_NO_LABELS if not m.labels else _too_rare(m.labels, usable))
+    models: dict[str, Mapping[str, Array]] = {OURS: m.ours}
+    if set(usable) <= set(m.labelled_factors):
+        models[TENSORFACES] = m.labelled_factors
+    found = {name: disentanglement(codes, usable, seed=m.seed) for name, codes in models.items()}
+    parts: list[Figure | Table] = [
+        Figure(
+            charts.matrix(one.leakage, one.codes, one.factors, across="told", down="from the code of"),
+            "0 is chance, 1 is certainty. Only the fields where code and factor agree should be dark.",
+            name,
+        )
+        for name, one in found.items()
+    ]
+    parts.append(_disentanglement_table(found))
+    text = (
+        "A linear SVM tells every factor from every code. The paper does not measure this; a code may hold its factor"
+        " and yet leak into others, which Table 1 cannot see."
+    )
+    return Content(text, parts, {name: one.to_dict() for name, one in found.items()})
+
+
+def _disentanglement_table(found: Mapping[str, Disentanglement]) -> Table:
+    rows = [
+        (
+            name,
+            f"{one.own:.2f}",
+            f"{one.foreign:.2f}",
+            f"{one.dci['disentanglement']:.2f}",
+            f"{one.dci['completeness']:.2f}",
+            f"{one.dci['informativeness']:.2f}",
+            f"{one.mig:.2f}",
+            f"{one.sap:.2f}",
+        )
+        for name, one in found.items()
+    ]
+    head = ["", "own factor", "other factors", "disentanglement", "completeness", "informativeness", "MIG", "SAP"]
+    return Table(
+        head,
+        rows,
+        caption="Whole codes are the units. Disentanglement, completeness and informativeness: Eastwood and Williams"
+        " 2018; MIG: Chen et al. 2018; SAP: Kumar et al. 2018. 1 is best, but for the leakage into other factors.",
+    )
+
+
+def fidelity(m: Material) -> Content:
+    """Edits against the true mixed render."""
+    if not m.synthetic:
+        raise InputError("the set holds photos, and nobody knows what a photo with another expression looks like")
+    split = "test" if m.split == "all" else m.split
+    found = {name: edit_fidelity(m.model, m.prepared, name, _PAIRS, m.seed, split=split) for name in EDITABLE}
+    rows = [
+        (
+            name,
+            f"{one.edited:.1f} dB",
+            f"{one.unedited:.1f} dB",
+            f"{one.photo:.1f} dB",
+            f"{one.better:.0%}",
+            f"{one.edited_ssim:.3f}",
+            f"{one.unedited_ssim:.3f}",
+            _verdict([(one.edited, TARGETS["edited"]), (one.better, TARGETS["better"])]),
+        )
+        for name, one in found.items()
+    ]
+    head = ["edit", "edited", "reconstruction", "photo", "edit is nearer", "SSIM edited", "SSIM not edited", ""]
+    text = (
+        f"The same edit rendered from the exact factors says how a swap should look. PSNR and SSIM inside the face, over"
+        f" {_PAIRS} random pairs that differ in the factor: of our edit, of our reconstruction without the edit, and of"
+        " the photo itself. “Edit is nearer”: share of pairs in which the edit is nearer to the truth than the"
+        " reconstruction. Set out to reach: 21 dB, and nearer in 80 % of the pairs."
+    )
+    return Content(text, [Table(head, rows)], {name: one.to_dict() for name, one in found.items()})
+
+
+def interpolation(m: Material) -> Content:
+    """Figures 10 and 11."""
+    parts = []
+    for number in (0, len(m.expressive.sources) // 2):
+        source, target = (m.images[[rows[number]]] for rows in (m.expressive.sources, m.expressive.donors))
+        parts.append(Figure(interpolation_sheet(m.model, source, target, EDITABLE, zoom=1)))
+    text = (
+        "One code at a time goes in eleven steps of 0.1 on a straight line to that of another face; everything else,"
+        " the background too, stays. The paper shows expression (Figure 10) and identity (Figure 11)."
+    )
+    return Content(text, parts)
+
+
+def everything(m: Material) -> Content:
+    """All measures of `facemodels evaluate`."""
+    report = evaluate(m.model, m.prepared, split=m.split, teacher=m.teacher, limit=len(m.chosen))
+    rows = [
+        (
+            LINES[name].title,
+            f"{value:.3g} {LINES[name].unit}".strip(),
+            LINES[name].target,
+            ("reached" if reaches(value, LINES[name].target) else "missed") if LINES[name].target else "",
+        )
+        for name, value in report.measures.items()
+    ]
+    text = (
+        "What `facemodels evaluate` measures, beside what a network trained for two hours on a CPU should reach on"
+        " photos. Every measure is explained in `facemodels.evaluation`."
+    )
+    return Content(text, [Table(["measure", "value", "target", ""], rows)], report.to_dict())
+
+
+SECTIONS: Sequence[tuple[str, str, Callable[[Material], Content]]] = (
+    ("decomposition", "A face taken apart (Figure 1)", decomposition),
+    ("expression", "Expression editing (Figures 3 and 8)", expression_editing),
+    ("pose", "Pose editing (Figures 4 and 9)", pose_editing),
+    ("light-identity", "Light and identity", light_and_identity),
+    ("interpolation", "Interpolation (Figures 10 and 11)", interpolation),
+    ("shapes", "3D shape (Figure 5)", shapes),
+    ("reconstruction", "Reconstruction", reconstruction),
+    ("table-1", "Identity, expression and pose told from the codes (Table 1)", table_1),
+    ("maps", "Maps of the codes (Figures 6 and 7)", embeddings),
+    ("leakage", "What each code tells of each factor", leakage),
+    ("fidelity", "Edits against the truth", fidelity),
+    ("measures", "All other measures", everything),
+)
+"""Name, title and maker of every section, in their order."""
+
+
+def _usable(labels: Mapping[str, np.ndarray], rarest: int = FOLDS) -> dict[str, np.ndarray]:
+    """Labels of which there are two or more, none of them too rare to be in every fold."""
+    counts = {name: np.unique(values, return_counts=True)[1] for name, values in labels.items()}
+    return {name: labels[name] for name, count in counts.items() if len(count) > 1 and count.min() >= rarest}
+
+
+def _left_out(labels: Mapping[str, np.ndarray], usable: Mapping[str, np.ndarray]) -> str:
+    missing = [name for name in labels if name not in usable]
+    return f"Left out: {_too_rare(labels, usable)}." if missing else ""
+
+
+def _too_rare(labels: Mapping[str, np.ndarray], usable: Mapping[str, np.ndarray]) -> str:
+    names = " and ".join(name for name in labels if name not in usable)
+    return f"{names}, of which some label is shown by fewer than {FOLDS} faces, or all faces show the same"
+
+
+def _verdict(values: Sequence[tuple[float, str]]) -> str:
+    return "reached" if all(reaches(value, target) for value, target in values) else "missed"
