@@ -66,8 +66,10 @@ def matrix(
 
     Args:
         values: The numbers, 0 white and `most` dark.
-        rows, columns: Their names.
-        across, down: What columns and rows are.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        across: What the columns are.
+        down: What the rows are.
         most: Number of the darkest shade.
     """
     with matplotlib.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
@@ -105,8 +107,10 @@ def lines(
 
     Args:
         series: For each line its name, and the points' positions across and up.
-        across, up: What the axes are.
-        width, height: In inches.
+        across: What the horizontal axis is.
+        up: What the vertical axis is.
+        width: In inches.
+        height: In inches.
     """
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(figsize=(width, height), layout="constrained")

@@ -15,7 +15,8 @@ body { font: 16px/1.55 system-ui, sans-serif; color: #1d1d1f; background: #fff; 
   padding: 1.5em 1.2em 4em }
 h1 { font-size: 1.9em; line-height: 1.2; margin: 0.4em 0 0.2em } h2 { font-size: 1.35em; margin: 2.4em 0 0.3em;
   border-top: 1px solid #d8d8dc; padding-top: 0.9em } h3 { font-size: 1.02em; margin: 1.5em 0 0.3em }
-p { max-width: 46em; margin: 0.5em 0 } a { color: #0b57a4; text-decoration: none } a:hover { text-decoration: underline }
+p { max-width: 46em; margin: 0.5em 0 } a { color: #0b57a4; text-decoration: none }
+a:hover { text-decoration: underline }
 nav { columns: 2; column-gap: 3em; max-width: 52em; margin: 1.2em 0; font-size: 0.95em } nav a { display: block;
   break-inside: avoid; padding: 0.08em 0 } nav .missing { color: #8a8a90 }
 table { border-collapse: collapse; margin: 0.8em 0; font-size: 0.94em } th, td { padding: 0.28em 1.3em 0.28em 0;
@@ -23,7 +24,8 @@ table { border-collapse: collapse; margin: 0.8em 0; font-size: 0.94em } th, td {
   vertical-align: bottom } td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 th.n { text-align: right } .best { font-weight: 700 } .good { color: #14713a } .bad { color: #a8321f }
 figure { margin: 0.9em 0 } figure img { max-width: 100%; height: auto; display: block } .wide { overflow-x: auto }
-figcaption, .note, table caption { color: #55555c; font-size: 0.92em; max-width: 50em } table caption { text-align: left;
+figcaption, .note, table caption { color: #55555c; font-size: 0.92em; max-width: 50em }
+table caption { text-align: left;
   caption-side: bottom; padding-top: 0.4em }
 .why { border-left: 4px solid #d9a400; background: #fff9e6; padding: 0.5em 0.9em; max-width: 46em }
 @media print { body { max-width: none; padding: 0; font-size: 10.5pt } h2 { break-after: avoid } figure, table, .why {
@@ -164,7 +166,8 @@ def _table(table: Table) -> str:
     def cell(tag: str, text: str, column: int, best: bool = False) -> str:
         classes = [name for name, wanted in (("n", numeric[column]), ("best", best)) if wanted]
         classes += [{"reached": "good", "missed": "bad"}[text]] if text in ("reached", "missed") else []
-        return f"<{tag}{f' class="{" ".join(classes)}"' if classes else ''}>{_text(text)}</{tag}>"
+        attribute = f' class="{" ".join(classes)}"' if classes else ""
+        return f"<{tag}{attribute}>{_text(text)}</{tag}>"
 
     title = f"<h3>{_text(table.title)}</h3>" if table.title else ""
     caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""

@@ -1,4 +1,4 @@
-"""The report: every figure and table of the paper for one network and one set, ours beside the baselines, on one page."""
+"""The report: every figure and table of the paper for one network and one set, beside the baselines, on one page."""
 
 import json
 import math

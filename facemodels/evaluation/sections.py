@@ -17,7 +17,7 @@ from facemodels.evaluation.fidelity import edit_fidelity
 from facemodels.evaluation.html import Content, Figure, Table
 from facemodels.evaluation.material import OURS, PCA, TENSORFACES, UNNAMED, Z0, Material, Pair
 from facemodels.evaluation.measures import psnr
-from facemodels.evaluation.probes import FOLDS, NEW_PERSONS, PAPER, Probe, table_one
+from facemodels.evaluation.probes import FOLDS, PAPER, TableOne, table_one
 from facemodels.evaluation.report import LINES, evaluate, reaches
 from facemodels.figures import grid, on_paper
 from facemodels.sheets import interpolation_sheet, mesh_pictures, parts_sheet
@@ -160,17 +160,11 @@ def table_1(m: Material) -> Content:
     if m.unlabelled_factors:
         coders[UNNAMED] = np.concatenate(m.unlabelled_factors, axis=1)
     tables = {name: table_one(codes, usable, seed=m.seed) for name, codes in coders.items()}
+    targets = TARGETS if m.prepared.info.get("source") == "facefactors" else {}
     names = list(tables[OURS].rows)
-    rows = []
-    for name in names:
-        probes = [table.rows[name] for table in tables.values()]
-        paper = f"{PAPER[name]:.1%}" if name in PAPER else "–"
-        rows.append(
-            (name, paper, *(f"{one.accuracy:.1%} ± {one.deviation:.1%}" for one in probes), f"{probes[0].chance:.1%}")
-        )
-    best = {
-        k: 2 + int(np.argmax([table.rows[name].accuracy for table in tables.values()])) for k, name in enumerate(names)
-    }
+    rows = [_probe_row(name, tables, targets.get(name, "")) for name in names]
+    shares = [[table.rows[name].accuracy for table in tables.values()] for name in names]
+    best = {number: 1 + int(np.argmax(row)) for number, row in enumerate(shares)}
     first = tables[OURS].rows[names[0]]
     text = (
         f"A linear SVM learns to tell a label from a code: identity from the identity code, expression from the"
@@ -181,9 +175,21 @@ def table_1(m: Material) -> Content:
         f" learnt from; {UNNAMED} factorizes without labels and does not say which code is which, so that all of its"
         " numbers count."
     )
-    head = ["told", "paper", *tables, "chance"]
+    head = ["told", *tables, "chance", "paper", "set out to reach", ""]
     numbers = {name: table.to_dict() for name, table in tables.items()}
     return Content(text, [Table(head, rows, best=best, caption=_left_out(m.labels, usable))], numbers)
+
+
+def _probe_row(name: str, tables: Mapping[str, TableOne], target: str) -> list[str]:
+    probes = [table.rows[name] for table in tables.values()]
+    return [
+        name,
+        *(f"{one.accuracy:.1%} ± {one.deviation:.1%}" for one in probes),
+        f"{probes[0].chance:.1%}",
+        f"{PAPER[name]:.1%}" if name in PAPER else "–",
+        target and f"{float(target.split()[1]):.0%}",
+        target and _verdict([(probes[0].accuracy, target)]),
+    ]
 
 
 def embeddings(m: Material) -> Content:
@@ -194,7 +200,7 @@ def embeddings(m: Material) -> Content:
         raise InputError(_NO_LABELS)
     parts: list[Figure | Table] = []
     numbers: dict[str, Any] = {}
-    for number, factor in zip(("6", "7"), wanted, strict=False):
+    for factor in wanted:
         codes = {f"our {factor} code": m.ours[factor], **m.singles}
         maps = {
             name: embed(code, usable[factor], m.labels.get("identity"), limit=_MAPPED, seed=m.seed)
@@ -211,9 +217,9 @@ def embeddings(m: Material) -> Content:
             name: {k: v for k, v in one.to_dict().items() if k in ("plane", "space")} for name, one in maps.items()
         }
     text = (
-        "Maps of the codes by t-SNE. The paper shows that faces of one expression, or one pose, lie together in our code"
-        " and not in that of Z0, and gives no figure; silhouette and nearest neighbours say the same in numbers, in the"
-        " plane and in the full space of the codes, where no map can deceive."
+        "Maps of the codes by t-SNE. The paper shows that faces of one expression, or one pose, lie together in our"
+        " code and not in that of Z0, and gives no figure; silhouette and nearest neighbours say the same in numbers,"
+        " in the plane and in the full space of the codes, where no map can deceive."
     )
     return Content(text, parts, numbers)
 
@@ -307,9 +313,9 @@ def fidelity(m: Material) -> Content:
     ]
     head = ["edit", "edited", "reconstruction", "photo", "edit is nearer", "SSIM edited", "SSIM not edited", ""]
     text = (
-        f"The same edit rendered from the exact factors says how a swap should look. PSNR and SSIM inside the face, over"
-        f" {_PAIRS} random pairs that differ in the factor: of our edit, of our reconstruction without the edit, and of"
-        " the photo itself. “Edit is nearer”: share of pairs in which the edit is nearer to the truth than the"
+        f"The same edit rendered from the exact factors says how a swap should look. PSNR and SSIM inside the face,"
+        f" over {_PAIRS} random pairs that differ in the factor: of our edit, of our reconstruction without the edit,"
+        " and of the photo itself. “Edit is nearer”: share of pairs in which the edit is nearer to the truth than the"
         " reconstruction. Set out to reach: 21 dB, and nearer in 80 % of the pairs."
     )
     return Content(text, [Table(head, rows)], {name: one.to_dict() for name, one in found.items()})
