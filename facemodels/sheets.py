@@ -1,16 +1,18 @@
 """The pictures in which a network is looked at: edits, parts, interpolations."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
-from facemodels.editing import EDITABLE, interpolate, transfer, turn_in_place
+from facemodels.editing import EDITABLE, PhotoEdit, interpolate, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
 from facemodels.figures import grid, normals_as_colours, on_paper
 from facemodels.morphable import MorphableModel
@@ -52,6 +54,26 @@ def edit_sheet(
     known = zip(*(truth[name] for name in factors), strict=True)
     pairs = [row for ours, true in zip(rows, known, strict=True) for row in (ours, [None, None, None, *true])]
     return grid(pairs, columns=labels, row_labels=["edited", "rendered"] * len(rows), zoom=zoom)
+
+
+def photo_edits_sheet(
+    source: Float[Tensor, "3 h w"], own: Float[Tensor, "3 h w"], edited: Sequence[PhotoEdit], zoom: int = 2
+) -> Image.Image:
+    """One row a target: the source, the target, the source's reconstruction, then each edit (Figures 3, 4, 8, 9).
+
+    Args:
+        source: Crop that was edited.
+        own: Its reconstruction.
+        edited: What `edit_photos` made of it, with the same labels.
+        zoom: Factor of enlargement.
+    """
+    rows = [[source, one.target, own, *(edit.image[0] for edit in one.edits.values())] for one in edited]
+    names = [_shortened(Path(one.name).name) for one in edited] if len(edited) > 1 else []
+    return grid(rows, columns=["source", "target", "reconstruction", *edited[0].edits], row_labels=names, zoom=zoom)
+
+
+def _shortened(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 @torch.no_grad()
@@ -139,6 +161,25 @@ def interpolation_sheet(
     rows = [[source[0], *interpolate(model, source, target, name, steps), target[0]] for name in factors]
     amounts = [f"{step / (steps - 1):.1f}" for step in range(steps)]
     return grid(rows, columns=["source", *amounts, "target"], row_labels=factors, zoom=zoom)
+
+
+def interpolation_frames(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "1 3 h w"],
+    target: Float[Tensor, "1 3 h w"],
+    factors: Sequence[str],
+    *,
+    steps: int = 11,
+    zoom: int = 2,
+) -> list[UInt8[np.ndarray, "height width 3"]]:
+    """The same as a moving picture: one column a factor between source and target, there and back again."""
+    moving = [interpolate(model, source, target, name, steps) for name in factors]
+    labels = ["source", *factors, "target"]
+    there = [
+        np.asarray(grid([[source[0], *(pictures[step] for pictures in moving), target[0]]], columns=labels, zoom=zoom))
+        for step in range(steps)
+    ]
+    return there + there[-2:0:-1]
 
 
 def mesh_pictures(
