@@ -23,6 +23,7 @@ from facemodels.errors import InputError
 from facemodels.evaluation.coders import Array, encode_pictures, pictures_of
 from facemodels.evaluation.exchange import donors, spread
 from facemodels.evaluation.measures import Codings, batches, encode_all
+from facemodels.evaluation.readers import TaughtReader, teach_reader
 from facemodels.rendering import matrix_to_euler
 
 FACTORS = ("identity", "expression", "pose", "light")
@@ -36,11 +37,14 @@ OURS, Z0, PCA, TENSORFACES, UNNAMED = (
     "Wang et al. 2017",
 )
 
+SHOWN = 6
+"""Faces in a picture."""
+
 _PERSON_COLUMNS = {"identity": "person", "expression": "emotion"}
 _GRID_COLUMNS = {"expression": "expression_index", "pose": "pose_index", "light": "light_index"}
-_SHOWN = 6  # faces in a picture
 _CANDIDATES = 200  # among which the pairs of the pictures are found
 _LEARNT = 4000  # faces that linear baselines learn from
+_TAUGHT = 1500  # faces that the judge of edits learns from
 _FACTORED = 1500  # faces that the factorization without labels learns from
 _AHEAD = math.radians(20)
 
@@ -159,28 +163,37 @@ class Material:
         return pictures_of(rows.select(spread(len(rows), most).tolist())).float() / 255
 
     @cached_property
+    def reader(self) -> TaughtReader:
+        """A judge of edited pictures, taught by faces of the teacher.
+
+        Raises:
+            InputError: There is no teacher.
+        """
+        if self.teacher is None:
+            raise InputError("no faces are known that could teach a judge of edits; name a set with --taught-by")
+        rows = self.teacher.split("train")
+        return teach_reader(faces_from_rows(rows.select(spread(len(rows), _TAUGHT).tolist())))
+
+    @cached_property
     def angles(self) -> tuple[Tensor, Tensor, Tensor]:
         """Yaw, pitch and roll of the faces, in radians."""
         return matrix_to_euler(self.faces.rotation.unflatten(1, (3, 3)))
 
-    @cached_property
-    def expressive(self) -> Pair:
-        """Faces that look ahead, evenly spread, each with the one of many whose fitted expression is farthest from it.
+    def pairs(self, factor: str, count: int = SHOWN) -> Pair:
+        """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.
 
-        Donors are not used twice, and are no faces of the same person where persons are known.
+        By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors are not taken twice,
+        and are no faces of the same person where persons are known.
+
+        Args:
+            factor: "expression", "pose", "light" or "identity".
+            count: Number of pairs, at most.
         """
-        return self._pairs(self.faces.expression)
-
-    @cached_property
-    def turning(self) -> Pair:
-        """Faces that look ahead, evenly spread, each with a face that is turned the farthest away from it."""
-        return self._pairs(torch.stack(self.angles[:2], 1))
-
-    def _pairs(self, features: Float[Tensor, "n k"]) -> Pair:
         yaw, pitch, _ = self.angles
+        features = torch.stack([yaw, pitch], 1) if factor == "pose" else getattr(self.faces, factor)
         ahead = ((yaw.abs() < _AHEAD) & (pitch.abs() < _AHEAD)).nonzero().flatten()
         ahead = ahead if len(ahead) else torch.arange(len(yaw))
-        sources = ahead[spread(len(ahead), _SHOWN)].tolist()
+        sources = ahead[spread(len(ahead), count)].tolist()
         candidates = spread(len(yaw), _CANDIDATES).tolist()
         persons = self.labels.get("identity", np.arange(len(yaw)))
         chosen: list[int] = []
