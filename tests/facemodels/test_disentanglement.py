@@ -55,18 +55,19 @@ class TestDefinitions:
         assert judged(np.zeros((2, 2))).dci["disentanglement"] == 0
 
 
-class TestMeasured:
-    @pytest.fixture(scope="class")
-    def result(self):
-        random = np.random.default_rng(0)
-        pose, smile = random.integers(3, size=240), random.integers(2, size=240)
-        codes = {
-            "pose": np.eye(3)[pose] + 0.1 * random.normal(size=(240, 3)),
-            "expression": np.concatenate([np.eye(2)[smile], np.eye(3)[pose]], 1) + 0.1 * random.normal(size=(240, 5)),
-            "noise": random.normal(size=(240, 2)),
-        }
-        return disentanglement(codes, {"pose": pose, "expression": smile})
+@pytest.fixture(scope="module")
+def result():
+    random = np.random.default_rng(0)
+    pose, smile = random.integers(3, size=240), random.integers(2, size=240)
+    codes = {
+        "pose": np.eye(3)[pose] + 0.1 * random.normal(size=(240, 3)),
+        "expression": np.concatenate([np.eye(2)[smile], np.eye(3)[pose]], 1) + 0.1 * random.normal(size=(240, 5)),
+        "noise": random.normal(size=(240, 2)),
+    }
+    return disentanglement(codes, {"pose": pose, "expression": smile})
 
+
+class TestMeasured:
     def test_a_leak_is_seen(self, result):
         assert result.leakage[0, 0] > 0.95 and result.leakage[1, 1] > 0.95
         assert result.leakage[1, 0] > 0.95, "the expression code tells the pose"

@@ -50,6 +50,12 @@ class TestProbe:
         assert result.accuracy == pytest.approx(np.mean(shares))
         assert result.deviation == pytest.approx(np.std(shares))
 
+    def test_labels_in_a_row(self, random):
+        """No line parts the middle of three yaws from the others, but lines part every two."""
+        yaw = np.arange(90) % 3
+        codes = 4.0 * yaw[:, None] + random.normal(size=(90, 1)) * [[0.5]]
+        assert probe(codes, yaw).accuracy > 0.95 > 0.75 > probe(codes, yaw, against="rest").accuracy
+
     def test_units_do_not_matter(self, random):
         labels = np.arange(80) % 2
         codes = random.normal(size=(80, 3)) + labels[:, None]
@@ -128,6 +134,15 @@ class TestTableOne:
     def test_without_persons(self, random, labels):
         table = table_one(random.normal(size=(240, 3)), {"pose": labels["pose"]}, folds=3)
         assert list(table.rows) == ["pose"]
+
+    def test_faces_without_a_label_are_left_out(self, random, labels):
+        smile = [None if number < 20 else str(value) for number, value in enumerate(labels["expression"])]
+        identity = ["" if number % 240 > 219 else str(value) for number, value in enumerate(labels["identity"])]
+        table = table_one(random.normal(size=(240, 3)), {"expression": smile, "identity": identity}, folds=3)
+        assert table.rows["expression"].faces == table.rows["identity"].faces == 220
+        assert table.rows["expression of new persons"].faces == 200
+        with pytest.raises(ValueError, match="there are 4 codes, but 2 labels"):
+            table_one(np.zeros((4, 1)), {"pose": [0, 1]})
 
     def test_without_labels(self):
         with pytest.raises(ValueError, match="needs labels of identity, expression, pose, got light"):

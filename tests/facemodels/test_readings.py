@@ -160,18 +160,19 @@ class TestJitter:
             jitter(torch.zeros(2, 3, 4, 4))
 
 
-class TestTaughtReader:
-    @pytest.fixture(scope="class")
-    def taught(self):
-        """Grey pictures with a bright disc: where it lies is the expression, how bright all is the light."""
-        random = np.random.default_rng(0)
-        y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-        place = torch.from_numpy(random.uniform(20, 44, (60, 1))).float()
-        light = torch.from_numpy(random.uniform(0.4, 1, (60, 1))).float()
-        disc = ((x - place[..., None]).square() + (y - 32).square() < 100).float()
-        images = (light[..., None] * (0.3 + 0.6 * disc))[:, None].expand(-1, 3, -1, -1)
-        return images, {"expression": place, "light": light, "pose": turned((place[:, 0] - 32) / 20)}
+@pytest.fixture(scope="module")
+def taught():
+    """Grey pictures with a bright disc: where it lies is the expression, how bright all is the light."""
+    random = np.random.default_rng(0)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    place = torch.from_numpy(random.uniform(20, 44, (60, 1))).float()
+    light = torch.from_numpy(random.uniform(0.4, 1, (60, 1))).float()
+    disc = ((x - place[..., None]).square() + (y - 32).square() < 100).float()
+    images = (light[..., None] * (0.3 + 0.6 * disc))[:, None].expand(-1, 3, -1, -1)
+    return images, {"expression": place, "light": light, "pose": turned((place[:, 0] - 32) / 20)}
 
+
+class TestTaughtReader:
     def test_learns(self, taught):
         images, values = taught
         reader = TaughtReader(images[:45], {name: value[:45] for name, value in values.items()})
