@@ -40,6 +40,7 @@ OURS, Z0, PCA, TENSORFACES, UNNAMED = (
 SHOWN = 6
 """Faces in a picture."""
 
+_FILES = ("file", "path")
 _PERSON_COLUMNS = {"identity": "person", "expression": "emotion"}
 _GRID_COLUMNS = {"expression": "expression_index", "pose": "pose_index", "light": "light_index"}
 _CANDIDATES = 200  # among which the pairs of the pictures are found
@@ -73,7 +74,7 @@ class Material:
         prepared: The set.
         split: Which faces were taken: "test", "train" or "all".
         chosen: Their rows in the set's table.
-        labels: What is known of the faces, by factor; factors without labels are missing.
+        labels: What is known of the faces, by factor, "" where it is not; factors without labels are missing.
         teacher: The set whose split "train" the baselines learn from, or None.
         z0: The trained adversarial autoencoder, or None.
         seed: Fixes pairs and folds.
@@ -179,6 +180,22 @@ class Material:
         """Yaw, pitch and roll of the faces, in radians."""
         return matrix_to_euler(self.faces.rotation.unflatten(1, (3, 3)))
 
+    def labelled(self, rarest: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The faces of which everything is known, and their labels.
+
+        Args:
+            rarest: Labels of which one is shown by fewer faces than that are left out, as are those that all share.
+
+        Returns:
+            Rows among the faces, and labels by factor.
+        """
+        known = [values != "" for values in self.labels.values() if values.dtype.kind == "U"]
+        rows = np.flatnonzero(np.all(known, axis=0)) if known else np.arange(len(self.chosen))
+        labels = {name: values[rows] for name, values in self.labels.items()}
+        counts = {name: np.unique(values, return_counts=True)[1] for name, values in labels.items()}
+        usable = [name for name, count in counts.items() if len(count) > 1 and count.min() >= rarest]
+        return rows, {name: labels[name] for name in usable}
+
     def pairs(self, factor: str, count: int = SHOWN) -> Pair:
         """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.
 
@@ -245,9 +262,10 @@ def gather(
 ) -> Material:
     """The faces of a split, at most `limit` of them, evenly spread, and what is known of them.
 
-    Labels come from a table with a column `file` (the names of the set) and any of `identity`, `expression`, `pose` and
-    `light`; where it has no column `expression`, that named `label` stands in for it. Without a table they come from
-    the columns of synthetic sets.
+    Labels come from a table with a column `file` or `path` (the names of the set, or files of these names) and any of
+    `identity`, `expression`, `pose` and `light`; where it has no column `expression`, that named `label` stands in for
+    it. An empty cell, or a face without a row, is a label that is not known. Without a table they come from the columns
+    of synthetic sets.
 
     Raises:
         InputError: The split is empty, the size is not the network's, or the table does not fit the set.
@@ -275,21 +293,31 @@ def _from_columns(rows: datasets.Dataset, info: Mapping) -> dict[str, np.ndarray
 
 def _from_table(rows: datasets.Dataset, path: Path, label: str) -> dict[str, np.ndarray]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = {row.get("file"): row for row in csv.DictReader(file)}
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV ({error}); give a table with a column file") from error
-    names = rows["name"][:]
-    missing = [name for name in names if name not in table]
-    if missing:
         raise InputError(
-            f"{path} has no row for {len(missing)} faces of the set, the first is {missing[0]};"
-            " its column file must hold the names of the set"
-        )
-    columns = set(next(iter(table.values())))
+            f"{path} cannot be read as CSV ({error}); give a table with a column file and labels"
+        ) from error
+    columns = set(lines[0]) if lines else set()
+    key = next((name for name in _FILES if name in columns), None)
     wanted = {name: name for name in FACTORS if name in columns}
     if "expression" not in wanted and label in columns:
         wanted["expression"] = label
-    if not wanted:
-        raise InputError(f"{path} has none of the columns {', '.join((*FACTORS, label))}; give at least one of them")
-    return {factor: np.array([table[name][column].strip() for name in names]) for factor, column in wanted.items()}
+    if key is None or not wanted:
+        raise InputError(
+            f"{path} needs a column file or path and at least one of {', '.join((*FACTORS, label))};"
+            f" it has {', '.join(sorted(filter(None, columns))) or 'none'}"
+        )
+    table = {line[key]: line for line in lines}
+    short = {Path(name).name: line for name, line in table.items()}
+    found = [table.get(name) or short.get(Path(name).name) for name in rows["name"][:]]
+    if not any(found):
+        raise InputError(
+            f"{path} names none of the faces of the set; its column {key} must hold their names,"
+            f" such as {rows[0]['name']}"
+        )
+    return {
+        factor: np.array(["" if line is None else (line[column] or "").strip() for line in found])
+        for factor, column in wanted.items()
+    }

@@ -14,6 +14,7 @@ from facemodels.errors import InputError
 from facemodels.evaluation import charts
 from facemodels.evaluation.after_swap import after_swap
 from facemodels.evaluation.coders import Array
+from facemodels.evaluation.cost import cost
 from facemodels.evaluation.disentanglement import Disentanglement, disentanglement
 from facemodels.evaluation.embedding import Embedding, embed
 from facemodels.evaluation.exchange import spread
@@ -160,18 +161,18 @@ def reconstruction(m: Material) -> Content:
 
 def table_1(m: Material) -> Content:
     """Table 1, and the same on persons that the classifier never saw."""
-    usable = _usable(m.labels)
-    if not {name for name in PAPER} & set(usable):
-        raise InputError(_NO_LABELS if not m.labels else _too_rare(m.labels, usable))
-    coders: dict[str, Array | Mapping[str, Array]] = {OURS: m.ours, **m.singles}
+    rows, usable = m.labelled(FOLDS)
+    if not set(PAPER) & set(usable):
+        raise InputError(_why(m, usable))
+    coders: dict[str, Array | Mapping[str, Array]] = {OURS: _some(m.ours, rows), **_some(m.singles, rows)}
     if set(usable) & set(PAPER) <= set(m.labelled_factors):
-        coders[TENSORFACES] = m.labelled_factors
+        coders[TENSORFACES] = _some(m.labelled_factors, rows)
     if m.unlabelled_factors:
-        coders[UNNAMED] = np.concatenate(m.unlabelled_factors, axis=1)
+        coders[UNNAMED] = np.concatenate(m.unlabelled_factors, axis=1)[rows]
     tables = {name: table_one(codes, usable, seed=m.seed) for name, codes in coders.items()}
     targets = TARGETS if m.prepared.info.get("source") == "facefactors" else {}
     names = list(tables[OURS].rows)
-    rows = [_probe_row(name, tables, targets.get(name, "")) for name in names]
+    lines = [_probe_row(name, tables, targets.get(name, "")) for name in names]
     shares = [[table.rows[name].accuracy for table in tables.values()] for name in names]
     best = {number: 1 + int(np.argmax(row)) for number, row in enumerate(shares)}
     first = tables[OURS].rows[names[0]]
@@ -186,7 +187,7 @@ def table_1(m: Material) -> Content:
     )
     head = ["told", *tables, "chance", "paper", "set out to reach", ""]
     numbers = {name: table.to_dict() for name, table in tables.items()}
-    return Content(text, [Table(head, rows, best=best, caption=_left_out(m.labels, usable))], numbers)
+    return Content(text, [Table(head, lines, best=best, caption=_left_out(m, usable))], numbers)
 
 
 def _probe_row(name: str, tables: Mapping[str, TableOne], target: str) -> list[str]:
@@ -203,18 +204,16 @@ def _probe_row(name: str, tables: Mapping[str, TableOne], target: str) -> list[s
 
 def embeddings(m: Material) -> Content:
     """Figures 6 and 7."""
-    usable = _usable(m.labels, 2)
+    rows, usable = m.labelled(2)
     wanted = [name for name in ("expression", "pose") if name in usable]
     if not wanted:
-        raise InputError(_NO_LABELS)
+        raise InputError(_why(m, usable))
+    persons = m.labels["identity"][rows] if "identity" in m.labels else None
     parts: list[Figure | Table] = []
     numbers: dict[str, Any] = {}
     for factor in wanted:
-        codes = {f"our {factor} code": m.ours[factor], **m.singles}
-        maps = {
-            name: embed(code, usable[factor], m.labels.get("identity"), limit=_MAPPED, seed=m.seed)
-            for name, code in codes.items()
-        }
+        codes = {f"our {factor} code": m.ours[factor][rows], **_some(m.singles, rows)}
+        maps = {name: embed(code, usable[factor], persons, limit=_MAPPED, seed=m.seed) for name, code in codes.items()}
         first = next(iter(maps.values()))
         figure = "6" if factor == "expression" else "7"
         drawing = charts.scatters({name: one.points for name, one in maps.items()}, usable[factor][first.rows].tolist())
@@ -255,12 +254,12 @@ def _cluster_table(maps: Mapping[str, Embedding]) -> Table:
 
 def leakage(m: Material) -> Content:
     """Each factor told from each code."""
-    usable = {name: values for name, values in _usable(m.labels).items()}
+    rows, usable = m.labelled(FOLDS)
     if len(usable) < 2:
-        raise InputError(_NO_LABELS if not m.labels else _too_rare(m.labels, usable))
-    models: dict[str, Mapping[str, Array]] = {OURS: m.ours}
+        raise InputError(_why(m, usable))
+    models: dict[str, Mapping[str, Array]] = {OURS: _some(m.ours, rows)}
     if set(usable) <= set(m.labelled_factors):
-        models[TENSORFACES] = m.labelled_factors
+        models[TENSORFACES] = _some(m.labelled_factors, rows)
     found = {name: disentanglement(codes, usable, seed=m.seed) for name, codes in models.items()}
     parts: list[Figure | Table] = [
         Figure(
@@ -425,6 +424,25 @@ def everything(m: Material) -> Content:
     return Content(text, [Table(["measure", "value", "target", ""], rows)], report.to_dict())
 
 
+def costs(m: Material) -> Content:
+    """Weights and milliseconds."""
+    found = cost(m.model)
+    times = {
+        "encode": (found.encode_ms, found.encode_batch_ms),
+        "decode, all three streams": (found.decode_ms, found.decode_batch_ms),
+    }
+    rows = [(name, f"{one:.1f} ms", f"{many:.2f} ms") for name, (one, many) in times.items()]
+    rows.append(("edit: encode two, exchange a code, decode", f"{found.edit_ms:.1f} ms", "–"))
+    weights = [(name, f"{count / 1e6:.2f} million") for name, count in found.weights.items()]
+    text = (
+        f"On this machine ({found.device}, {found.threads} threads, and whatever else it did meanwhile), medians. The"
+        f" network has {found.total / 1e6:.1f} million numbers; the paper’s has 133 million in the core of stream 3"
+        " alone."
+    )
+    parts = [Table(["", "one face alone", "one of 32 together"], rows), Table(["part", "numbers"], weights)]
+    return Content(text, parts, found.to_dict())
+
+
 SECTIONS: Sequence[tuple[str, str, Callable[[Material], Content]]] = (
     ("decomposition", "A face taken apart (Figure 1)", decomposition),
     ("expression", "Expression editing (Figures 3 and 8)", expression_editing),
@@ -440,24 +458,26 @@ SECTIONS: Sequence[tuple[str, str, Callable[[Material], Content]]] = (
     ("fidelity", "Edits against the truth", fidelity),
     ("after-swap", "What a judge sees after a swap", after),
     ("measures", "All other measures", everything),
+    ("cost", "What it costs", costs),
 )
 """Name, title and maker of every section, in their order."""
 
 
-def _usable(labels: Mapping[str, np.ndarray], rarest: int = FOLDS) -> dict[str, np.ndarray]:
-    """Labels of which there are two or more, none of them too rare to be in every fold."""
-    counts = {name: np.unique(values, return_counts=True)[1] for name, values in labels.items()}
-    return {name: labels[name] for name, count in counts.items() if len(count) > 1 and count.min() >= rarest}
+def _some(codes: Mapping[str, Array], rows: np.ndarray) -> dict[str, Array]:
+    return {name: code[rows] for name, code in codes.items()}
 
 
-def _left_out(labels: Mapping[str, np.ndarray], usable: Mapping[str, np.ndarray]) -> str:
-    missing = [name for name in labels if name not in usable]
-    return f"Left out: {_too_rare(labels, usable)}." if missing else ""
+def _why(m: Material, usable: Mapping[str, np.ndarray]) -> str:
+    """Why labels do not suffice."""
+    return _left_out(m, usable) or (_NO_LABELS if not m.labels else f"only labels of {' and '.join(usable)} are known")
 
 
-def _too_rare(labels: Mapping[str, np.ndarray], usable: Mapping[str, np.ndarray]) -> str:
-    names = " and ".join(name for name in labels if name not in usable)
-    return f"{names}, of which some label is shown by fewer than {FOLDS} faces, or all faces show the same"
+def _left_out(m: Material, usable: Mapping[str, np.ndarray]) -> str:
+    names = " and ".join(name for name in m.labels if name not in usable)
+    return names and (
+        f"labels of {names} are left out: fewer than {FOLDS} faces with known labels show some of them,"
+        " or all faces show the same"
+    )
 
 
 def _verdict(values: Sequence[tuple[float, str]]) -> str:

@@ -129,17 +129,30 @@ class TestGather:
         names = prepared.split("test")["name"][:]
         labels = write_labels(tmp_path / "labels.csv", names, Smiling=[0, 1] * 4, Male=[1] * 8)
         assert gather(model, prepared, labels=labels).labels["expression"].tolist() == ["0", "1"] * 4
-        with pytest.raises(InputError, match="has none of the columns identity, expression, pose, light, Bald"):
+        with pytest.raises(
+            InputError, match="at least one of identity, expression, pose, light, Bald; it has Male, Smiling, file"
+        ):
             gather(model, prepared, labels=labels, label="Bald")
 
     def test_what_does_not_fit_is_refused(self, model, prepared, tmp_path):
         labels = write_labels(tmp_path / "labels.csv", ["other.jpg"], identity=[1])
-        with pytest.raises(InputError, match=r"has no row for 8 faces of the set, the first is 000016\.jpg"):
+        with pytest.raises(InputError, match=r"names none of the faces of the set; .* such as 000016\.jpg"):
             gather(model, prepared, labels=labels)
         with pytest.raises(InputError, match="cannot be read as CSV"):
             gather(model, prepared, labels=tmp_path / "nothing.csv")
         with pytest.raises(InputError, match="holds no faces of the split 'nobody'"):
             gather(model, prepared, split="nobody")
+
+    def test_faces_without_a_label_are_left_out_of_what_needs_one(self, model, prepared, tmp_path):
+        names = [f"photos/{name}" for name in prepared.split("test")["name"][:6]]
+        labels = write_labels(
+            tmp_path / "labels.csv", names, expression=["a", "b", "", "b", "a", "a"], identity=[1] * 6
+        )
+        m = gather(model, prepared, labels=labels)
+        rows, usable = m.labelled(2)
+        assert len(m.faces) == 8 and rows.tolist() == [0, 1, 3, 4, 5]  # all faces show the same person
+        assert {name: values.tolist() for name, values in usable.items()} == {"expression": ["a", "b", "b", "a", "a"]}
+        assert m.labelled(3)[1] == {}
 
     def test_pairs_are_of_two_persons_and_differ_most(self, model, labelled_set):
         prepared, labels = labelled_set
