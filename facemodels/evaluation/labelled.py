@@ -148,7 +148,7 @@ def read_labelled(
                 skipped[crop] += 1
             else:
                 kept.append(row)
-                crops.append(torch.from_numpy(crop).permute(2, 0, 1))
+                crops.append(torch.tensor(crop).permute(2, 0, 1))
     if not crops:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise InputError(f"{table} gives no face to look at ({reasons}); paths count from the folder of the table")
