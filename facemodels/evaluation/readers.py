@@ -125,7 +125,7 @@ class TaughtReader:
         self._width = float(np.sqrt(features.var(0).sum()))
         self._targets = StandardScaler()
         targets = self._targets.fit_transform(np.concatenate([value.cpu().numpy() for value in values.values()], 1))
-        self._regression = KernelRidge(alpha=ridge, kernel="rbf", gamma=0.5)
+        self._regression = KernelRidge(alpha=ridge, kernel="rbf", gamma=0.5)  # type: ignore[arg-type]
         self._regression.fit(features / self._width, targets)
 
     def read(self, images: Float[Tensor, "n 3 h w"]) -> Reading:
