@@ -101,4 +101,4 @@ def rank_correlation(values: Float[np.ndarray, " steps"]) -> float:
     """
     if np.ptp(values) == 0:
         return 0.0
-    return float(spearmanr(np.arange(len(values)), values).statistic)
+    return float(spearmanr(np.arange(len(values)), values)[0])  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -118,10 +119,11 @@ def ssim(
         Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE Trans. Image
         Processing 13(4), 2004.
     """
-    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    settings: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     values = []
     for number, pair in enumerate(zip(first.cpu().double().numpy(), second.cpu().double().numpy(), strict=True)):
-        mean, map_ = structural_similarity(*pair, channel_axis=0, data_range=1.0, full=True, **settings)
+        compared: Any = structural_similarity(*pair, channel_axis=0, data_range=1.0, full=True, **settings)
+        mean, map_ = compared
         if mask is not None:
             weight = mask[number].cpu().double().numpy()
             mean = (map_ * weight).sum() / max(float(weight.sum()) * len(map_), 1.0)

@@ -128,7 +128,7 @@ def probe(
 
 def linear_svm(c: float = 1.0, against: Against = "one") -> Pipeline:
     """The classifier of every probe, not yet taught; see `probe`."""
-    svm = LinearSVC(C=c, dual=False, tol=1e-3, max_iter=5000)
+    svm = LinearSVC(C=c, dual=False, tol=1e-3, max_iter=5000)  # type: ignore[arg-type]
     return make_pipeline(StandardScaler(), OneVsOneClassifier(svm) if against == "one" else svm)
 
 

@@ -22,10 +22,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from facemodels.config import SIZE
 from facemodels.data.dataset import Faces
-from facemodels.evaluation.measures import angle_between, nearest_rotation
+from facemodels.evaluation.measures import angle_between, batches, nearest_rotation
 from facemodels.fitting.landmarks import POINTS, LandmarkDetector
 from facemodels.fitting.shape import Correspondence, correspond, fit
 from facemodels.morphable import MorphableModel
+from facemodels.networks.verification import Verifier
 
 READABLE = ("expression", "pose", "light", "identity")
 """Factors that readers may tell."""
@@ -124,7 +125,7 @@ class TaughtReader:
         self._width = float(np.sqrt(features.var(0).sum()))
         self._targets = StandardScaler()
         targets = self._targets.fit_transform(np.concatenate([value.cpu().numpy() for value in values.values()], 1))
-        self._regression = KernelRidge(alpha=ridge, kernel="rbf", gamma=0.5)
+        self._regression = KernelRidge(alpha=ridge, kernel="rbf", gamma=0.5)  # type: ignore[arg-type]
         self._regression.fit(features / self._width, targets)
 
     def read(self, images: Float[Tensor, "n 3 h w"]) -> Reading:
@@ -137,14 +138,50 @@ class TaughtReader:
         return Reading(values, torch.ones(len(images), dtype=torch.bool))
 
 
+class PersonReader:
+    """Identity as a verification network sees it.
+
+    Args:
+        verifier: One that the network was not trained with; see `facemodels.networks.verification`.
+    """
+
+    def __init__(self, verifier: Verifier):
+        self.verifier = verifier
+
+    @torch.no_grad()
+    def read(self, images: Float[Tensor, "n 3 h w"]) -> Reading:
+        """The vectors of aligned pictures in [0, 1]."""
+        vectors = torch.cat([self.verifier.embed(images[rows].clamp(0, 1)) for rows in batches(len(images))])
+        return Reading({"identity": vectors.cpu()}, torch.ones(len(images), dtype=torch.bool))
+
+
+class Readers:
+    """Several readers as one: each factor is told by the first that can; a face is found if all find it.
+
+    Args:
+        readers: In the order of trust.
+    """
+
+    def __init__(self, *readers: Reader):
+        self.readers = readers
+
+    def read(self, images: Float[Tensor, "n 3 h w"]) -> Reading:
+        """The factors of aligned pictures in [0, 1]."""
+        readings = [reader.read(images) for reader in self.readers]
+        values = {name: value for reading in reversed(readings) for name, value in reading.values.items()}
+        return Reading(values, torch.stack([reading.found for reading in readings]).all(0))
+
+
 def teach_reader(faces: Faces, **settings: int | float) -> TaughtReader:
-    """A `TaughtReader` of expression, pose, light and identity from faces that the network has not seen.
+    """A `TaughtReader` of expression, pose and light from faces that the network has not seen.
+
+    Identity is left to a `PersonReader`: a few dozen persons teach nothing about others.
 
     Args:
         faces: To learn from.
         settings: Of `TaughtReader`.
     """
-    names = {"expression": "expression", "pose": "rotation", "light": "light", "identity": "identity"}
+    names = {"expression": "expression", "pose": "rotation", "light": "light"}
     return TaughtReader(faces.pictures(), {name: getattr(faces, field) for name, field in names.items()}, **settings)  # type: ignore[arg-type]
 
 

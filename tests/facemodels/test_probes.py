@@ -51,9 +51,9 @@ class TestProbe:
         assert result.deviation == pytest.approx(np.std(shares))
 
     def test_labels_in_a_row(self, random):
-        """No line parts the middle of three yaws from the others, but lines part every two."""
-        yaw = np.arange(90) % 3
-        codes = 4.0 * yaw[:, None] + random.normal(size=(90, 1)) * [[0.5]]
+        """No point parts one of eight yaws from those on both sides, but points part every two."""
+        yaw = np.arange(160) % 8
+        codes = 4.0 * yaw[:, None] + 0.5 * random.normal(size=(160, 1))
         assert probe(codes, yaw).accuracy > 0.95 > 0.75 > probe(codes, yaw, against="rest").accuracy
 
     def test_units_do_not_matter(self, random):

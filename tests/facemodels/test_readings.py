@@ -13,6 +13,8 @@ from facemodels.evaluation.interpolation import monotonicity
 from facemodels.evaluation.jitter import jitter
 from facemodels.evaluation.readers import (
     LandmarkReader,
+    PersonReader,
+    Readers,
     Reading,
     TaughtReader,
     reader_errors,
@@ -190,8 +192,18 @@ class TestTaughtReader:
             "expression": 3,
             "pose": 9,
             "light": 9,
-            "identity": 5,
         }
+
+    def test_beside_other_readers(self, pairs):
+        class Verifier:
+            def embed(self, images):
+                return images.mean((2, 3))
+
+        reading = Readers(Colours(), PersonReader(Verifier())).read(pairs[0])
+        assert_close(reading.values["identity"], pairs[0].mean((2, 3)))
+        assert_close(reading.values["light"], Colours().read(pairs[0]).values["light"])
+        nothing = Readers(PersonReader(Verifier()), Colours()).read(0 * pairs[0])
+        assert not nothing.found.any() and set(nothing.values) == {"expression", "light", "pose", "identity"}
 
     def test_bad_input(self):
         with pytest.raises(ValueError, match="ten pictures or more and a row of values for each, got 4 pictures"):
