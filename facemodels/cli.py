@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 _PARTLY, _INTERRUPTED = 1, 130
+_SHOWN = 12  # rows of a sheet
 _RUNS = Path("runs")
 
 Model = Annotated[
@@ -590,6 +591,106 @@ def animate(
         print(line)
     if animation.broken:
         raise typer.Exit(_PARTLY)
+
+
+@app.command()
+def reconstruct(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")],
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Directory of the meshes; made if it does not exist.")] = Path("meshes"),
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="glb (also without this), obj or ply; again for a second one.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="stream, coefficients or fit (to landmarks); again for a second one; by default all three."),
+    ] = None,
+    albedo: Annotated[
+        bool, typer.Option("--albedo", help="The network's colours, free of light, instead of the photo's.")
+    ] = False,
+    detail: Annotated[int, typer.Option(min=32, max=4096, help="Side of the texture in pixels.")] = 512,
+    turntable: Annotated[bool, typer.Option("--turntable", help="Also write a GIF of each mesh as it turns.")] = False,
+) -> None:
+    """Make 3D meshes of the faces in photos, in mm (GLB in metres), and a picture of all of them.
+
+    A photo that cannot be used is named on the standard error, the others are made, and the status is then 1.
+    """
+    from facemodels.data.alignment import load_photo
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.mesh import FORMATS
+    from facemodels.progress import progress_bar
+    from facemodels.reconstruction import SHAPES, morphable_of
+    from facemodels.reconstruction import reconstruct as reconstruct_photo
+    from facemodels.sheets import reconstruction_sheet
+    from facemodels.sheets import turntable as turned
+
+    formats, shape = formats or ["glb"], shape or list(SHAPES)
+    _check_choices("format", formats, [ending.lstrip(".") for ending in FORMATS])
+    _check_choices("shape", shape, SHAPES)
+    files = _photos(photos)
+    network, detector = _load(model), MediaPipeDetector()
+    morphable = morphable_of(network)
+    if not network.config.cores and shape == ["stream"]:
+        raise InputError("this network was exported without its cores, so it has no shape stream; ask for coefficients")
+    out.mkdir(parents=True, exist_ok=True)
+    done, failed = [], 0
+    names = _distinct([file.stem for file in files])
+    for file, name in progress_bar(list(zip(files, names, strict=True)), "reconstruct", disable=len(files) < 3):
+        try:
+            photo = load_photo(file, detector, size=network.config.size)
+        except InputError as error:
+            print(f"facemodels: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo)
+        for kind, mesh in one.meshes.items():
+            if kind not in shape:
+                continue
+            for ending in formats:
+                print(f"wrote {mesh.save(out / f'{name}-{kind}.{ending}')[-1]}")
+            if turntable:
+                _save_film(turned(mesh), out / f"{name}-{kind}.gif")
+        done.append(one)
+    if not done:
+        raise InputError(f"none of {len(files)} photos shows a face that can be used")
+    sheet = out / "reconstruction.png"
+    reconstruction_sheet(done[:_SHOWN], morphable).save(sheet)
+    print(f"wrote {sheet}")
+    if failed:
+        print(f"facemodels: {failed} of {len(files)} photos were left out", file=sys.stderr)
+        raise typer.Exit(_PARTLY)
+
+
+def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no {what} {name!r}; choose one of {', '.join(known)}")
+
+
+def _photos(paths: list[Path]) -> list[Path]:
+    """Files as they are, and the photos of folders."""
+    from facemodels.data.sources import is_photo
+
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if is_photo(file.name)) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"there is no photo in the folder {path}")
+        files += inside
+    return files
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The same names, those that come again with a number."""
+    return [
+        name if names.index(name) == place else f"{name}-{names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    ]
+
+
+def _save_film(frames: list[Any], path: Path) -> None:
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, loop=0)
+    print(f"wrote {path}")
 
 
 def _load(model: Path | None):
