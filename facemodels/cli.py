@@ -351,16 +351,20 @@ def edit(
     crop = to_tensor(photo.crop)
     own = transfer(network, crop, crop, [])
     edited, failed = [], []
+    alone = len(targets) == 1 and not targets[0].is_dir()
     targets_read = _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face")
     for one in edit_photos(network, photo, targets_read, edits):
         if isinstance(one, Failure):
+            if alone:
+                raise InputError(one.reason)
+            print(f"facemodels: {one.reason}", file=sys.stderr)
             failed.append(one)
             continue
         edited.append(one)
         for label in (["together"] if "together" in edits else factors) if paste else []:
             print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
     if not edited:
-        raise InputError(failed[0].reason if len(failed) == 1 else f"none of the {len(failed)} targets can be used")
+        raise InputError(f"none of the {len(failed)} targets can be used; each was named above")
     save_picture(photo_edits_sheet(crop[0], own.image[0], edited), out)
     print(f"wrote {out}")
     if failed:
@@ -721,13 +725,11 @@ def _photo(path: Path, detector: Any, size: int, face: int, option: str = "--fac
 
 
 def _noted(photos: Iterator[Any], face: int, option: str) -> Iterator[Any]:
-    """Photos as they come; which failed, and which show other faces too, is said on the standard error."""
+    """Photos as they come; that one shows other faces, too, is said on the standard error."""
     from facemodels.data.loading import Failure
 
     for photo in photos:
-        if isinstance(photo, Failure):
-            print(f"facemodels: {photo.reason}", file=sys.stderr)
-        elif face == 1 and photo.landmarks.faces > 1:
+        if not isinstance(photo, Failure) and face == 1 and photo.landmarks.faces > 1:
             count = photo.landmarks.faces
             print(f"{photo.name} shows {count} faces; the largest is taken, {option} takes another", file=sys.stderr)
         yield photo

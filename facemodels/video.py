@@ -121,11 +121,11 @@ class Animation:
         """For the command line."""
         lines = [f"wrote {self.path}: {self.frames} frames, without sound"]
         if self.cuts:
-            lines.append(f"{self.cuts} cuts; nothing is smoothed across them")
+            lines.append(f"cuts: {self.cuts}; nothing is smoothed across them")
         if self.faceless:
-            lines.append(f"{self.faceless} frames without a face; they hold the last expression")
+            lines.append(f"frames without a face: {self.faceless}; they hold the last expression")
         if self.crowded:
-            lines.append(f"{self.crowded} frames with more than one face; the first one's nearest was followed")
+            lines.append(f"frames with several faces: {self.crowded}; the one nearest to where it was is followed")
         return lines + ([self.broken] if self.broken else [])
 
 
