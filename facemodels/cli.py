@@ -495,6 +495,10 @@ def report(
     baseline_steps: Annotated[
         int, typer.Option(min=0, help="Steps to train one for where none is given; 0 goes without.")
     ] = 600,
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
     out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("report"),
@@ -503,6 +507,7 @@ def report(
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.page import ReportSettings
     from facemodels.evaluation.page import report as write_report
+    from facemodels.networks.verification import load_verifier
 
     if split not in ("test", "train", "all"):
         raise InputError(f"there is no split {split!r}; choose test, train or all")
@@ -517,6 +522,7 @@ def report(
             labels=labels,
             teacher=None if taught_by is None else PreparedSet(taught_by),
             z0=baseline,
+            verifier=None if verifier is None else load_verifier(verifier),
             workers=workers,
         )
     except KeyboardInterrupt:

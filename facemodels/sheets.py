@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch

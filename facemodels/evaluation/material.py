@@ -16,6 +16,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.baselines import AdversarialAutoencoder, LabelledFactors, PrincipalComponents, UnlabelledFactors
 from facemodels.baselines.linear import COMPONENTS
+from facemodels.baselines.morphable_edit import MORPHABLE_EDITABLE, fits_of, morphable_edit
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.data.factors import FaceFactors, exchange
 from facemodels.data.synthetic import check_synthetic, draw, factors_of
@@ -23,18 +24,21 @@ from facemodels.errors import InputError
 from facemodels.evaluation.coders import Array, encode_pictures, pictures_of
 from facemodels.evaluation.exchange import donors, spread
 from facemodels.evaluation.measures import Codings, batches, encode_all
-from facemodels.evaluation.readers import TaughtReader, teach_reader
+from facemodels.evaluation.readers import PersonReader, Readers, teach_reader
+from facemodels.morphable import MorphableModel
+from facemodels.networks.verification import Verifier
 from facemodels.rendering import matrix_to_euler
 
 FACTORS = ("identity", "expression", "pose", "light")
 """The factors whose labels the report knows, each with the code of ours that should hold it."""
 
-OURS, Z0, PCA, TENSORFACES, UNNAMED = (
+OURS, Z0, PCA, TENSORFACES, UNNAMED, FITS = (
     "this network",
     "Z0, adversarial autoencoder",
     "principal components",
     "TensorFaces",
     "Wang et al. 2017",
+    "3DMM",
 )
 
 SHOWN = 6
@@ -77,6 +81,7 @@ class Material:
         labels: What is known of the faces, by factor, "" where it is not; factors without labels are missing.
         teacher: The set whose split "train" the baselines learn from, or None.
         z0: The trained adversarial autoencoder, or None.
+        verifier: A network that tells persons apart and that ours was not trained with, or None.
         seed: Fixes pairs and folds.
     """
 
@@ -87,6 +92,7 @@ class Material:
     labels: Mapping[str, np.ndarray]
     teacher: PreparedSet | None = None
     z0: AdversarialAutoencoder | None = None
+    verifier: Verifier | None = None
     seed: int = 0
 
     @cached_property
@@ -164,8 +170,8 @@ class Material:
         return pictures_of(rows.select(spread(len(rows), most).tolist())).float() / 255
 
     @cached_property
-    def reader(self) -> TaughtReader:
-        """A judge of edited pictures, taught by faces of the teacher.
+    def reader(self) -> Readers:
+        """A judge of edited pictures, taught by faces of the teacher; a verifier, if there is one, tells persons.
 
         Raises:
             InputError: There is no teacher.
@@ -173,7 +179,15 @@ class Material:
         if self.teacher is None:
             raise InputError("no faces are known that could teach a judge of edits; name a set with --taught-by")
         rows = self.teacher.split("train")
-        return teach_reader(faces_from_rows(rows.select(spread(len(rows), _TAUGHT).tolist())))
+        taught = teach_reader(faces_from_rows(rows.select(spread(len(rows), _TAUGHT).tolist())))
+        return Readers(taught, *([] if self.verifier is None else [PersonReader(self.verifier)]))
+
+    def morphable_edits(self, pair: Pair, factor: str) -> Float[Tensor, "n 3 h w"] | None:
+        """The same edits by the morphable model's fits alone; None of a factor that it cannot exchange."""
+        if factor not in MORPHABLE_EDITABLE:
+            return None
+        faces, donors = (self.faces[torch.tensor(rows)] for rows in (pair.sources, pair.donors))
+        return edit_by_fits(faces, donors, factor, self.prepared.morphable)
 
     @cached_property
     def angles(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,6 +252,15 @@ class Material:
         for split in ("train", "test") if self.split == "all" else (self.split,):
             by_name |= zip(self.prepared.split(split)["name"][:], factors_of(self.prepared, split), strict=True)
         return [by_name[name] for name in self.rows["name"][:]]
+
+
+def edit_by_fits(faces: Faces, donors: Faces, factor: str, morphable: MorphableModel) -> Float[Tensor, "n 3 h w"]:
+    """The paper's baseline on prepared faces: the fit of a face takes a factor of another fit.
+
+    Raises:
+        ValueError: A morphable model cannot exchange the factor.
+    """
+    return morphable_edit(fits_of(faces, morphable), fits_of(donors, morphable), factor, morphable)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

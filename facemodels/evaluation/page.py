@@ -20,6 +20,7 @@ from facemodels.evaluation.html import Section, page
 from facemodels.evaluation.material import Material, gather
 from facemodels.evaluation.sections import SECTIONS
 from facemodels.files import explained, whole_file, write_json
+from facemodels.networks.verification import Verifier
 from facemodels.progress import progress_bar
 
 PAGE, FIGURES = "index.html", "report.json"
@@ -58,6 +59,7 @@ def report(
     labels: Path | None = None,
     teacher: PreparedSet | None = None,
     z0: Path | None = None,
+    verifier: Verifier | None = None,
     workers: int = 2,
     progress: bool = True,
 ) -> Path:
@@ -75,6 +77,7 @@ def report(
         labels: Table of labels, see `facemodels.evaluation.material.gather`.
         teacher: The set whose split "train" the baselines learn from; by default `prepared` itself.
         z0: A Z0 that `facemodels train-baseline` has trained.
+        verifier: Tells persons apart in edits; not one that the network was trained with.
         workers: Processes that render.
         progress: Show progress on the standard error.
 
@@ -103,6 +106,7 @@ def report(
         label=settings.label,
         seed=settings.seed,
     )
+    material.verifier = verifier
     material.teacher = teacher or (prepared if len(prepared.split("train")) else None)
     if material.teacher is not None:
         material.teacher.require_size(model.config.size)

@@ -180,7 +180,7 @@ def test_the_whole_report(model, labelled_set, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["index.html", "report.json"]
     figures = json.loads((out / "report.json").read_text())
     missing = {name: one["missing"] for name, one in figures["sections"].items() if "missing" in one}
-    assert set(missing) == {"fidelity"} and "nobody knows what a photo" in missing["fidelity"]
+    assert set(missing) == {"fidelity", "persons"} and "nobody knows what a photo" in missing["fidelity"]
     table = figures["sections"]["table-1"]["figures"]
     assert set(table) == {OURS, Z0, PCA, UNNAMED}
     assert set(table[OURS]) == {"identity", "expression", "pose", "expression of new persons", "pose of new persons"}
@@ -189,10 +189,12 @@ def test_the_whole_report(model, labelled_set, tmp_path):
 
 
 def test_without_labels_and_baselines_sections_say_why(model, prepared, tmp_path):
-    m = gather(model, prepared)
+    m = gather(model, prepared)  # nobody teaches
     made, seconds = make_sections(m, progress=False)
     missing = {section.name: section.missing for section in made if section.content is None}
-    assert set(missing) == {"table-1", "maps", "leakage", "fidelity"} and set(seconds) == set(NAMES)
+    assert set(missing) == {"table-1", "maps", "leakage", "fidelity", "after-swap", "monotony", "persons"} and set(
+        seconds
+    ) == set(NAMES)
     assert "give them with --labels CSV" in missing["table-1"]
 
 
