@@ -343,9 +343,9 @@ def fidelity(m: Material) -> Content:
     text = (
         f"The same edit rendered from the exact factors says how a swap should look. PSNR and SSIM inside the face,"
         f" over {_PAIRS} random pairs that differ in the factor: of our edit, of our reconstruction without the edit,"
-        " of the photo itself, and of the morphable model’s edit, which has the photo’s own pixels and here the exact fits."
-        " “Ours is nearer”: share of pairs in which the edit is nearer to the truth than our reconstruction. Set out to"
-        " reach: 21 dB, and nearer in 80 % of the pairs."
+        " of the photo itself, and of the morphable model’s edit, which has the photo’s own pixels and here the exact"
+        " fits. “Ours is nearer”: share of pairs in which the edit is nearer to the truth than our reconstruction."
+        " Set out to reach: 21 dB, and nearer in 80 % of the pairs."
     )
     return Content(text, [Table(head, lines)], numbers)
 
@@ -384,7 +384,8 @@ def after(m: Material) -> Content:
     text = (
         f"A judge that knows no codes, taught by real pictures to tell factors from pixels, reads"
         f" {found[OURS].pairs} edited faces. The matrix says how far the factor that is read goes the way to the"
-        " donor’s when a factor is swapped: 1 on the diagonal is all of it, 0 elsewhere says that nothing else came along.\n\n"
+        " donor’s when a factor is swapped: 1 on the diagonal is all of it, 0 elsewhere says that nothing else came"
+        " along.\n\n"
         f"How far the judge is to be trusted: on the photos themselves it errs by {trust['pose_degrees']:.1f}° of pose"
         f" and reads {_share_read(trust)} of the variance of the other factors."
     )
