@@ -23,7 +23,7 @@ _DPI = 110
 
 
 def scatters(
-    panels: Mapping[str, Float[np.ndarray, "n 2"]], labels: Sequence[str], *, columns: int = 2, size: float = 3.6
+    panels: Mapping[str, Float[np.ndarray, "n 2"]], labels: Sequence[str], *, columns: int = 3, size: float = 3.2
 ) -> str:
     """Points in the plane, one panel each for several maps of the same faces, coloured by label.
 
@@ -38,7 +38,7 @@ def scatters(
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(figsize=(size * columns, size * rows + 0.5), layout="constrained")
-        axes = canvas.subplots(rows, columns, squeeze=False).flat
+        axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
         for axis in axes:
             axis.axis("off")
         for axis, (title, points) in zip(axes, panels.items(), strict=False):
@@ -46,7 +46,7 @@ def scatters(
             for number, name in enumerate(names):
                 chosen = which == number
                 axis.scatter(
-                    *points[chosen].T, s=5, color=_colour(number, len(names)), label=name, linewidths=0, rasterized=True
+                    *points[chosen].T, s=7, color=_colour(number, len(names)), label=name, linewidths=0, rasterized=True
                 )
         handles, texts = canvas.axes[0].get_legend_handles_labels()
         canvas.legend(handles, texts, loc="outside lower center", ncols=min(len(names), 8), markerscale=2.5)
