@@ -18,7 +18,8 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.baselines import AdversarialConfig, train_adversarial
 from facemodels.config import NetworkConfig
 from facemodels.data.dataset import write_prepared
-from facemodels.data.synthetic import synthesise_set
+from facemodels.data.factors import sample_factors
+from facemodels.data.synthetic import draw, synthesise_set
 from facemodels.errors import InputError
 from facemodels.evaluation import charts, sections
 from facemodels.evaluation.html import Content, Figure, Section, Table, page
@@ -180,7 +181,7 @@ def test_the_whole_report(model, labelled_set, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["index.html", "report.json"]
     figures = json.loads((out / "report.json").read_text())
     missing = {name: one["missing"] for name, one in figures["sections"].items() if "missing" in one}
-    assert set(missing) == {"fidelity", "persons"} and "nobody knows what a photo" in missing["fidelity"]
+    assert set(missing) == {"fidelity", "film", "persons"} and "nobody knows what a photo" in missing["fidelity"]
     table = figures["sections"]["table-1"]["figures"]
     assert set(table) == {OURS, Z0, PCA, UNNAMED}
     assert set(table[OURS]) == {"identity", "expression", "pose", "expression of new persons", "pose of new persons"}
@@ -192,9 +193,16 @@ def test_without_labels_and_baselines_sections_say_why(model, prepared, tmp_path
     m = gather(model, prepared)  # nobody teaches
     made, seconds = make_sections(m, progress=False)
     missing = {section.name: section.missing for section in made if section.content is None}
-    assert set(missing) == {"table-1", "maps", "leakage", "fidelity", "after-swap", "monotony", "persons"} and set(
-        seconds
-    ) == set(NAMES)
+    assert set(missing) == {
+        "table-1",
+        "maps",
+        "leakage",
+        "fidelity",
+        "film",
+        "after-swap",
+        "monotony",
+        "persons",
+    } and set(seconds) == set(NAMES)
     assert "give them with --labels CSV" in missing["table-1"]
 
 
@@ -218,6 +226,20 @@ def test_the_truth_of_synthetic_faces_is_shown(tmp_path):
     assert truth is not None and float((truth - m.images[pair.sources]).abs().max()) < 0.003
     assert m.labels["identity"].tolist() == [k // 4 for k in range(16)]
     assert torch.equal(m.images[0], prepared.faces("train").pictures()[0])
+
+
+def test_a_film_of_exact_faces(monkeypatch):
+    from facemodels.evaluation import film
+
+    monkeypatch.setattr(film, "FRAMES", 5)
+    monkeypatch.setattr(film, "_warped", lambda still, frames: None)
+    model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval()
+    driver, other, peak = (sample_factors(0, number) for number in (0, 4, 8))
+    made = film.make_film(model, driver, other, peak)
+    assert made.driver.shape == made.ours.shape == made.truth.shape == (5, 3, 64, 64) and made.warped is None
+    first, last = made.driver[0], made.driver[4]
+    assert torch.equal(first, draw([driver])[0][0]) and float((first - last).abs().max()) < 1e-5
+    assert float((made.truth[2] - draw([dataclasses.replace(other, expression=peak.expression)])[0]).abs().max()) < 1e-5
 
 
 def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
