@@ -1,4 +1,4 @@
-"""Decompositions: Tucker and CP models of a tensor, TensorFaces of labelled images, Khatri-Rao factors of unlabelled ones.
+"""Decompositions: Tucker and CP models, TensorFaces of labelled images, Khatri-Rao factors of unlabelled samples.
 
 All are fits without gradients, on the operators of `multilinear`, in float32 or float64, on the device of what is
 passed; none changes it. Iterations report to `progress` (a `Sweep` each), which may end them by raising

@@ -86,6 +86,8 @@ def cp_gradient(
     best, lowest = None, math.inf
     for start in range(starts):
         factors = _sized(scaled, sequence.factors(start), share if start == 0 and isinstance(init, list | tuple) else 0)
+        if not norm:
+            factors = [torch.zeros_like(factor) for factor in factors]
         run = _Descent(scaled, factors, ridge, stopping, start)
         run.descend()
         if best is None or run.lowest < lowest:
@@ -135,7 +137,7 @@ class _Descent:
             )
         if value < self.lowest:
             self.best, self.lowest = [factor.detach().clone() for factor in self.factors], value
-            self.errors.append(relative_error(loss.detach(), 1.0 if self.tensor.any() else 0.0))
+            self.errors.append(relative_error(loss.detach(), 1.0))
             if self.stopping.progress is not None:
                 self.stopping.progress(Sweep(self.start, len(self.errors), self.errors[-1]))
         return objective

@@ -84,6 +84,12 @@ def tucker(
         raise ValueError(f'tucker: init must be "hosvd", "random" or a list of factors, got {init!r}')
     numbers = generator("tucker", random_state)
     norm = squared_norm("tucker", tensor)
+
+    def step(state: tuple[Tensor, Factors]) -> tuple[tuple[Tensor, Factors], float]:
+        core, factors = sweep(tensor, state[1], wanted)
+        loss = squared_residual(tensor, core, factors, norm, squared_norm("tucker", core, "the core"))
+        return (core, factors), relative_error(loss, norm)
+
     best: TuckerDecomposition | None = None
     for start in range(starts):
         if start == 0 and given is not None:
@@ -95,12 +101,6 @@ def tucker(
                 None if rank is None else torch.linalg.qr(random_matrix(size, rank, tensor, numbers)).Q
                 for rank, size in zip(wanted, tensor.shape, strict=True)
             ]
-
-        def step(state: tuple[Tensor, Factors]) -> tuple[tuple[Tensor, Factors], float]:
-            core, factors = sweep(tensor, state[1], wanted)
-            loss = squared_residual(tensor, core, factors, norm, squared_norm("tucker", core, "the core"))
-            return (core, factors), relative_error(loss, norm)
-
         (core, factors), trace = iterate(step, (tensor, factors), stopping, start)
         if best is None or trace.errors[-1] < best.error:
             best = TuckerDecomposition(core, tuple(factors), trace.errors, trace.converged)

@@ -140,20 +140,12 @@ class KhatriRaoFactorization:
         numbers = generator(_NAME, self.random_state)
         self.errors_ = (math.inf,)
         for start in range(self.starts):
-            state = problem.begin(self._start(start, problem, numbers))
-
-            def step(state: _State) -> tuple[_State, float]:
-                state, error = problem.step(state)
-                if start == 0 or error < self.errors_[-1]:
-                    latest.append(state)
-                return state, error
-
-            latest: list[_State] = []
+            begin = problem.begin(self._start(start, problem, numbers))
             try:
-                state, trace = iterate(step, state, self._stopping, start)
+                state, trace = iterate(problem.step, begin, self._stopping, start)
             except KeyboardInterrupt:
-                if latest and (start == 0 or latest[-1].error < self.errors_[-1]):
-                    self._keep(problem, latest[-1], (latest[-1].error,), False)
+                if problem.latest.error < self.errors_[-1]:
+                    self._keep(problem, problem.latest, (problem.latest.error,), False)
                 raise
             if trace.errors[-1] < self.errors_[-1]:
                 self._keep(problem, state, trace.errors, trace.converged)
@@ -215,6 +207,7 @@ class KhatriRaoFactorization:
 
     def _keep(self, problem: "_Problem", state: "_State", errors: tuple[float, ...], converged: bool) -> None:
         self.core_ = problem.grow(state.basis).unflatten(1, self.sizes)
+        assert state.codes is not None
         codes = balance(state.codes)
         self._references = [torch.linalg.svd(code, full_matrices=False).Vh[0] for code in codes]
         self.codes_ = align(codes, self._references)
@@ -270,7 +263,8 @@ class _Problem:
         return vectors
 
     def begin(self, basis: Tensor) -> _State:
-        return _State(basis, None, self.data)
+        self.latest = _State(basis, None, self.data)
+        return self.latest
 
     def step(self, state: _State) -> tuple[_State, float]:
         basis, data = state.basis, state.filled
@@ -286,8 +280,8 @@ class _Problem:
             basis = solve_gram(product.mT @ product, data.mT @ product)
             orthonormal, triangle = torch.linalg.qr(basis)
             codes = improve(data @ orthonormal, triangle.unflatten(1, self.sizes), codes)
-            product = face_splitting(balance(codes))
             codes = balance(codes)
+            product = face_splitting(codes)
         model = product @ basis.mT
         if self.mask is None:
             loss = (data - model).double().square().sum()
@@ -295,7 +289,8 @@ class _Problem:
             loss = torch.where(self.mask, self.data - model, 0).double().square().sum()
             data = torch.where(self.mask, self.data, model)
         error = relative_error(loss, self.norm)
-        return _State(basis, codes, data, error), error
+        self.latest = _State(basis, codes, data, error)
+        return self.latest, error
 
 
 def _observed_codes(data: Tensor, mask: Tensor, core: Tensor, rounds: int) -> Codes:

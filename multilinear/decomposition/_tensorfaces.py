@@ -22,7 +22,7 @@ class TensorFaces:
     """A multilinear model of images: one code for every labelled cause, multiplied together by a core.
 
     Attributes:
-        core: Tensor `(pixels, R_1, ..., R_M)`, one mode for every cause; with `basis`, the first mode counts components.
+        core: Tensor `(pixels, R_1, ..., R_M)`, one mode for every cause; with `basis`, its first mode is components.
         factors: For every cause the codes of its levels, `(levels, R_m)`, with orthonormal columns.
         levels: For every cause its label values, in the order of the rows of its factor.
         basis: Orthonormal eigenimages `(pixels, components)`, or None if the core holds pixels.
