@@ -58,7 +58,7 @@ def decomposition(m: Material) -> Content:
     picture = parts_sheet(m.model, m.images[m.pairs("expression").sources])
     text = (
         "Albedo, normals and shading make the face; mask and background put it into the picture. The frontal view, its"
-        " normals and the 3D shape come from the products of the codes alone. No face here was trained on."
+        " normals and the 3D shape come from the products of the codes alone."
     )
     if not m.model.config.cores:
         text += " This network was exported without its cores, so it has no frontal view and no 3D shape."
@@ -346,7 +346,7 @@ def fidelity(m: Material) -> Content:
     text = (
         f"The same edit rendered from the exact factors says how a swap should look. PSNR and SSIM inside the face,"
         f" over {_PAIRS} random pairs that differ in the factor: of our edit, of our reconstruction without the edit,"
-        " of the photo itself, and of the morphable model’s edit, which has the photo’s own pixels and here the exact"
+        " of the photo itself, and of the morphable model's edit, which has the photo's own pixels and here the exact"
         " fits. “Ours is nearer”: share of pairs in which the edit is nearer to the truth than our reconstruction."
         " Set out to reach: 21 dB, and nearer in 80 % of the pairs."
     )
@@ -387,7 +387,7 @@ def after(m: Material) -> Content:
     text = (
         f"A judge that knows no codes, taught by real pictures to tell factors from pixels, reads"
         f" {found[OURS].pairs} edited faces. The matrix says how far the factor that is read goes the way to the"
-        " donor’s when a factor is swapped: 1 on the diagonal is all of it, 0 elsewhere says that nothing else came"
+        " donor's when a factor is swapped: 1 on the diagonal is all of it, 0 elsewhere says that nothing else came"
         " along.\n\n"
         f"How far the judge is to be trusted: on the photos themselves it errs by {trust['pose_degrees']:.1f}° of pose"
         f" and reads {_share_read(trust)} of the variance of the other factors."
@@ -417,10 +417,10 @@ def persons(m: Material) -> Content:
     text = (
         f"A network that tells persons apart ({m.verifier.facts.name}), which ours was not trained with, looks at"
         f" {found.pairs} swaps. An edit of expression, pose or light should keep the person, a swap of identity should"
-        f" take it over. Two persons’ reconstructions have a mean cosine of {found.strangers:.2f}, a reconstruction and"
+        f" take it over. Two persons' reconstructions have a mean cosine of {found.strangers:.2f}, a reconstruction and"
         f" its photo {found.reconstruction:.2f}."
     )
-    head = ["swap", "shows whom it should", "cosine with the own reconstruction", "above two persons’"]
+    head = ["swap", "shows whom it should", "cosine with the own reconstruction", "above two persons'"]
     return Content(text, [Table(head, rows)], found.to_dict())
 
 
@@ -488,7 +488,7 @@ def monotony(m: Material) -> Content:
     ]
     text = (
         "The judge of edits reads the moving factor in every picture of such a way: 0 is what it reads in the face"
-        " itself, 1 what it reads in the other. Spearman’s rank correlation of the amount and the reading is 1 where"
+        " itself, 1 what it reads in the other. Spearman's rank correlation of the amount and the reading is 1 where"
         f" every step goes ahead; mean and deviation over {_PATHS} pairs."
     )
     parts = [Figure(drawing), Table(["", "rank correlation", "set out to reach", ""], rows)]
@@ -526,7 +526,7 @@ def costs(m: Material) -> Content:
     weights = [(name, f"{count / 1e6:.2f} million") for name, count in found.weights.items()]
     text = (
         f"On this machine ({found.device}, {found.threads} threads, and whatever else it did meanwhile), medians. The"
-        f" network has {found.total / 1e6:.1f} million numbers; the paper’s has 133 million in the core of stream 3"
+        f" network has {found.total / 1e6:.1f} million numbers; the paper's has 133 million in the core of stream 3"
         " alone."
     )
     parts = [Table(["", "one face alone", "one of 32 together"], rows), Table(["part", "numbers"], weights)]
