@@ -23,10 +23,14 @@ app = typer.Typer(
 _PARTLY, _INTERRUPTED = 1, 130
 _SHOWN = 12  # rows of a sheet
 _RUNS = Path("runs")
+_SHIPPED = "facefactors"
 
 Model = Annotated[
     Path | None,
-    typer.Option(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run."),
+    typer.Option(
+        help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run, or"
+        " facefactors, the network that comes with the package."
+    ),
 ]
 
 Expression = Annotated[bool, typer.Option("--expression", help="Take the expression.")]
@@ -460,11 +464,26 @@ def export(
         bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
+    morphable: Annotated[
+        bool,
+        typer.Option(
+            "--morphable/--no-morphable", help="Put the morphable model beside the cores, if its licence lets you."
+        ),
+    ] = True,
+    report: Annotated[
+        Path | None, typer.Option(help="JSON of `facemodels evaluate --out`, whose figures the model card shows.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="A sentence about the training data, for the card.")] = None,
 ) -> None:
     """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
+    from facemodels.evaluation.report import Report
     from facemodels.export import export as export_network
 
-    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx)
+    facts = {} if report is None else Report.load(report).facts()
+    facts |= {"licence": licence, "data_licence": licence} if licence else {}
+    facts |= {"training_data": trained_on} if trained_on else {}
+    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx, morphable=morphable, facts=facts)
     for line in exported.lines():
         print(line)
 
@@ -709,9 +728,8 @@ def _load(model: Path | None):
 
     path = model or newest_run(_RUNS)
     if path is None:
-        raise InputError(
-            "there is no run under runs/; train a network with `facemodels train` or name one with --model"
-        )
+        print("facemodels: no run under runs/: taking the network of the package", file=sys.stderr)
+        path = Path(_SHIPPED)
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
 
 

@@ -7,7 +7,10 @@ Who owns Multi-PIE, KDEF or RaFD writes one table and can run the paper's own pr
     faces/001_smile.png,001,smile,0
 
 `path` is the photo, relative to the table or absolute. Every other column is a factor; "identity", "expression",
-"pose" and "light" are those that the protocol knows. An empty cell says that the label is not known.
+"pose" and "light" are those that the protocol knows. An empty cell says that the label is not known. Table 1 is then
+
+    faces = read_labelled("labels.csv")
+    table_one(encode_pictures(named_codes(model), faces.pictures), faces.labels)
 """
 
 import csv
@@ -35,7 +38,7 @@ from facemodels.progress import progress_bar
 
 _COLUMNS = {
     "identity": ("person",),
-    "expression": ("expression_index", "emotion"),
+    "expression": ("emotion", "expression_index"),
     "pose": ("pose_index",),
     "light": ("light_index",),
 }

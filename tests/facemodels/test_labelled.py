@@ -1,7 +1,9 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from found_faces import KnownFaces, make_photo, make_points
 from PIL import Image
@@ -11,7 +13,9 @@ from torch.testing import assert_close
 from facemodels.data.dataset import write_prepared
 from facemodels.data.detection import find_face
 from facemodels.errors import InputError
+from facemodels.evaluation.coders import encode_pictures, named_codes
 from facemodels.evaluation.labelled import labels_of, read_labelled
+from facemodels.evaluation.probes import table_one
 
 
 @pytest.fixture
@@ -74,6 +78,26 @@ class TestTable:
         (folder / "labels.csv").write_text(text, encoding="utf-8-sig")
         faces = read_labelled(folder / "labels.csv", detector, progress=False)
         assert faces.labels["pose"].tolist() == ["left"]
+
+    def test_the_protocol_of_the_paper(self, folder, model):
+        """From a table of crops to Table 1: red faces are happy."""
+        rows = []
+        for number in range(24):
+            picture = np.random.default_rng(number).integers(0, 60, (64, 64, 3)).astype(np.uint8)
+            picture[..., 0] += np.uint8(180 * (number % 2))
+            Image.fromarray(picture).save(folder / f"{number}.png")
+            rows.append((f"{number}.png", f"p{number // 4}", "happy" if number % 2 else "sad", ""))
+        faces = read_labelled(table(folder, rows), aligned=True, progress=False)
+        result = table_one(encode_pictures(named_codes(model), faces.pictures), faces.labels, folds=4)
+        assert set(result.rows) == {"identity", "expression", "expression of new persons"}
+        assert result.rows["expression"].accuracy > 0.9 and result.rows["expression of new persons"].accuracy > 0.9
+
+    @pytest.mark.photos
+    def test_with_mediapipe(self, folder):
+        pytest.importorskip("mediapipe", reason="the extra `landmarks` is not installed")
+        rows = [(Path(skimage.data.__file__).parent / "astronaut.png", "Collins", "smile", "")]
+        faces = read_labelled(table(folder, rows), size=128, progress=False)
+        assert faces.pictures.shape == (1, 3, 128, 128) and faces.labels["expression"].tolist() == ["smile"]
 
     @pytest.mark.parametrize(
         ("rows", "columns", "message"),
