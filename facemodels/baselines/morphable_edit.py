@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from facemodels.batch import Rows
 from facemodels.config import FIVE_LANDMARKS, SIZE
@@ -179,13 +179,20 @@ def _redrawn(faces: FittedFaces, own: Surface, new: Fit, morphable: MorphableMod
         faces.picture, own, moved, *rotations, faces.light, morphable.triangles, mirrored, reach=reach
     )
     unknown = (weight == 0).to(carried.dtype)
-    face = carried + unknown * fill_in(carried, unknown)
+    # The rim of a face is too much foreshortened to be carried; where the head did not turn it stays as it was.
+    stays = own.mask if new.rotation is faces.fit.rotation else torch.zeros_like(own.mask)
+    face = carried + unknown * torch.lerp(fill_in(carried, unknown), faces.picture, stays)
     left = max_pool2d(own.mask * (1 - moved.mask), 3, stride=1, padding=1)
     around = torch.lerp(faces.picture, fill_face(faces.picture, own.mask), left)
-    return torch.lerp(around, face, moved.mask).clamp(0, 1)
+    return torch.lerp(around, face, _soft(moved.mask)).clamp(0, 1)
 
 
 def _relit(faces: FittedFaces, own: Surface, light: Float[Tensor, "n 9"]) -> Tensor:
     """The faces under other lights."""
     old, new = shade(own.normals, faces.light).clamp_min(_DARKEST), shade(own.normals, light).clamp_min(0)
-    return torch.lerp(faces.picture, faces.picture * new / old, own.mask).clamp(0, 1)
+    return torch.lerp(faces.picture, faces.picture * new / old, _soft(own.mask)).clamp(0, 1)
+
+
+def _soft(mask: Tensor) -> Tensor:
+    """A mask whose edge fades over two pixels, inside of it."""
+    return mask * avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False)
