@@ -138,14 +138,15 @@ def _section(section: Section) -> str:
         lines.append(f'<p class="why">Not made: {_text(section.missing)}.</p>')
     else:
         lines.append(_paragraphs(section.content.text))
-        lines += [_figure(part) if isinstance(part, Figure) else _table(part) for part in section.content.parts]
+        for part in section.content.parts:
+            lines.append(_figure(part, section.title) if isinstance(part, Figure) else _table(part))
     return "\n".join([*lines, "</section>"])
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure, section: str) -> str:
     title = f"<h3>{_text(figure.title)}</h3>" if figure.title else ""
     caption = f"<figcaption>{_text(figure.caption)}</figcaption>" if figure.caption else ""
-    described = _text(figure.title or figure.caption)
+    described = _text(figure.title or figure.caption or section)
     if isinstance(figure.picture, str):
         content, kind, width = figure.picture.encode(), "svg+xml", ""
     else:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import make_rows
+from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.baselines import AdversarialConfig, train_adversarial
@@ -168,6 +169,7 @@ class TestGather:
         assert donor == others[int(distance.argmax())]
 
 
+@pytest.mark.slow
 def test_the_whole_report(model, labelled_set, tmp_path):
     prepared, labels = labelled_set
     z0 = tmp_path / "z0.safetensors"
@@ -230,8 +232,9 @@ def test_a_film_of_exact_faces(monkeypatch):
     made = film.make_film(model, driver, other, peak)
     assert made.driver.shape == made.ours.shape == made.truth.shape == (5, 3, 64, 64) and made.warped is None
     first, last = made.driver[0], made.driver[4]
-    assert torch.equal(first, draw([driver])[0][0]) and float((first - last).abs().max()) < 1e-5
-    assert float((made.truth[2] - draw([dataclasses.replace(other, expression=peak.expression)])[0]).abs().max()) < 1e-5
+    assert_close(first, draw([driver])[0][0], atol=1e-4, rtol=0)
+    assert_close(last, first, atol=1e-4, rtol=0)
+    assert_close(made.truth[2:3], draw([dataclasses.replace(other, expression=peak.expression)])[0], atol=1e-4, rtol=0)
 
 
 def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
