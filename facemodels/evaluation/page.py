@@ -26,8 +26,8 @@ from facemodels.progress import progress_bar
 PAGE, FIGURES = "index.html", "report.json"
 """Names of the two files of a report."""
 
-_PERSONS = 16  # of the set that is rendered where none is given; half of them are for the baselines to learn from
-_PERSON = 192  # faces of a person of FaceFactors
+# what is rendered where no set is given: 16 persons, of whom the baselines learn from half
+_RENDERED: dict[str, Any] = {"design": "facefactors", "count": 16 * 192, "held_out": 0.5}
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,17 @@ def report(
         InputError: The set, the labels or the baseline cannot be read or do not fit the network.
     """
     settings, start = settings or ReportSettings(), time.monotonic()
-    with explained(out):
-        out.mkdir(parents=True, exist_ok=True)
     trained = None if z0 is None else AdversarialAutoencoder.load(z0)
-    if prepared is None:
-        size = model.config.size
-        count, kept = _PERSONS * _PERSON, 0.5
-        prepared = synthesise_set(
-            out / "faces", design="facefactors", count=count, held_out=kept, size=size, workers=workers
+    size = model.config.size
+    if trained is not None and trained.config.size != size:
+        raise InputError(
+            f"{z0} takes pictures of {trained.config.size} pixels, the network {size}; train one on a set of that size"
         )
+    if teacher is not None:
+        teacher.require_size(size)
+    if prepared is None:
+        _make(out)
+        prepared = synthesise_set(out / "faces", size=size, workers=workers, **_RENDERED)
     material = gather(
         model,
         prepared,
@@ -107,15 +109,9 @@ def report(
         seed=settings.seed,
     )
     material.verifier = verifier
-    material.teacher = teacher or (prepared if len(prepared.split("train")) else None)
-    if material.teacher is not None:
-        material.teacher.require_size(model.config.size)
+    material.teacher = teacher or (prepared if "train" in prepared.table["split"][:] else None)
+    _make(out)
     material.z0 = trained or _z0(material.teacher, out, settings, progress)
-    if material.z0 is not None and material.z0.config.size != model.config.size:
-        raise InputError(
-            f"{z0} takes pictures of {material.z0.config.size} pixels, the network {model.config.size};"
-            " train a Z0 on a set of that size"
-        )
     sections, seconds = make_sections(material, progress)
     with whole_file(out / PAGE) as file:
         file.write_text(
@@ -152,6 +148,11 @@ def make_sections(material: Material, progress: bool = True) -> tuple[list[Secti
             sections.append(Section(name, title, missing=str(error)))
         seconds[name] = round(time.monotonic() - start, 1)
     return sections, seconds
+
+
+def _make(out: Path) -> None:
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def _z0(
