@@ -12,7 +12,7 @@ FACEMODELS_ROOMS = (
     ("cli", "__main__", "app"),
     ("demo",),
     ("sheets", "training", "evaluation", "video", "reconstruction", "export"),
-    ("editing", "baselines"),
+    ("editing", "baselines", "expressions"),
     ("losses",),
     ("data",),
     ("autoencoder", "codes", "gauge"),
