@@ -20,7 +20,7 @@ FACEMODELS_ROOMS = (
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
-    ("batch", "config", "errors", "figures", "files", "parallel", "progress"),
+    ("batch", "config", "errors", "figures", "files", "mesh", "parallel", "progress"),
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (
