@@ -28,8 +28,10 @@ CSS = """
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 10px }
 .tiles img { width: 100%; border-radius: 6px; display: block; border: 1px solid rgba(128, 128, 128, 0.25) }
 .thumbs .gallery { display: grid; grid-template-columns: repeat(6, 1fr); gap: 4px }
-.thumbs .gallery-item, .thumbs .gallery-item .container { width: 100%; height: auto; aspect-ratio: 1 }
-.thumbs .gallery-item img { width: 100%; height: 100%; max-width: none; object-fit: cover }
+.thumbs .gallery :is(button, span, .container, img) { display: block; width: 100%; height: 100%; margin: 0; padding: 0 }
+.thumbs .gallery-item { aspect-ratio: 1 }
+.thumbs .gallery img { max-width: none; max-height: none; object-fit: cover }
+.block:has(> .html-container .note:empty) { display: none }
 figcaption { padding-top: 4px; opacity: 0.8 }
 a.save { display: inline-block; margin-top: 10px; padding: 6px 14px; border-radius: 6px; text-decoration: none;
   border: 1px solid rgba(128, 128, 128, 0.5); color: inherit }

@@ -18,7 +18,7 @@ from facemodels.morphable.procedural import EMOTIONS
 TITLE = "Faces taken apart"
 _KEPT_SECONDS = 300  # how long a file of the page may lie on the disk
 _VIEWS = _CROP, _WHOLE = "face", "in the photo"
-_TURN = 40  # degrees
+_TURN = 30  # degrees
 _FACTOR_LABELS = {
     "expression": "expression of B",
     "pose": "pose of B",
@@ -79,19 +79,17 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
         gr.on([slider.release for slider in sliders], start.mesh, trigger_mode="always_last", **show_mesh)
         view.change(start.face, **show)
         page.load(start.face, **show).then(start.mesh, **show_mesh)
-        reset.click(
-            lambda: [0] * len(sliders), outputs=sliders, show_progress="hidden", api_visibility="private"
-        ).then(start.face, **show).then(start.mesh, **show_mesh)
+        reset.click(lambda: [0] * len(sliders), outputs=sliders, show_progress="hidden", api_visibility="private").then(
+            start.face, **show
+        ).then(start.mesh, **show_mesh)
         for photo, note, subject, chosen in (
             (photo_a, note_a, subject_a, chosen_a),
             (photo_b, note_b, subject_b, chosen_b),
         ):
-            photo.change(
-                start.read, photo, [subject, note], show_progress="hidden", api_visibility="private"
-            ).then(start.face, **show).then(start.mesh, **show_mesh)
-            chosen.click(
-                start.example, chosen, photo, show_progress="hidden", api_visibility="private"
-            )
+            photo.change(start.read, photo, [subject, note], show_progress="hidden", api_visibility="private").then(
+                start.face, **show
+            ).then(start.mesh, **show_mesh)
+            chosen.click(start.example, chosen, photo, show_progress="hidden", api_visibility="private")
         swap.click(
             start.swap, [subject_a, subject_b], [photo_a, photo_b], show_progress="hidden", api_visibility="private"
         )

@@ -72,7 +72,9 @@ def serve(
                 css=CSS,
             )
         except OSError as error:
-            raise InputError(f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port") from error
+            raise InputError(
+                f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port"
+            ) from error
         try:
             yield address
         finally:
