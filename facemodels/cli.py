@@ -190,6 +190,30 @@ def convert_model(
     )
 
 
+@app.command("app")
+def play(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
+) -> None:
+    """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
+    from threading import Event
+
+    from facemodels.app import serve
+
+    network = _load(model)
+    print("starting the page; it takes some seconds", flush=True)
+    with serve(network, host=host, port=port, open_browser=open_browser) as address:
+        print(f"the page is at {address} until you press Ctrl-C", flush=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            print("\nended; nothing was kept")
+
+
 def _vertices(path: Path | None) -> list[int] | None:
     if path is None:
         return None

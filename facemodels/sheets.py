@@ -90,15 +90,29 @@ def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w
     """One row a face: everything the three streams decode."""
     codes = model.encode(images)
     parts = model.decode(codes)
-    frontal_mask = _frontal_mask(model, codes)
-    columns = _columns(images, parts.image, parts.face, parts, parts.mask, parts.background)
-    if parts.frontal is not None and parts.frontal_normals is not None:
-        columns["frontal"] = on_paper(parts.frontal, frontal_mask)
-        columns["frontal normals"] = normals_as_colours(parts.frontal_normals, frontal_mask)
+    columns = {"input": images, "reconstruction": parts.image} | part_pictures(model, codes, parts)
     if parts.shape is not None and model.morphable is not None:
         columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
     rows = list(zip(*columns.values(), strict=True))
     return grid(rows, columns=list(columns), zoom=zoom)
+
+
+def part_pictures(
+    model: NeuroTensorialAutoencoder, codes: Codes, parts: Rendering
+) -> dict[str, Float[Tensor, "n c h w"]]:
+    """Pictures of what a composite is made of, by name, those of stream 3 only if the network has its core.
+
+    Args:
+        model: The network.
+        codes: What was decoded.
+        parts: `model.decode(codes)`.
+    """
+    pictures = _face_pictures(parts.face, parts, parts.mask, parts.background)
+    if parts.frontal is not None and parts.frontal_normals is not None:
+        mask = _frontal_mask(model, codes)
+        pictures["frontal"] = on_paper(parts.frontal, mask)
+        pictures["frontal normals"] = normals_as_colours(parts.frontal_normals, mask)
+    return pictures
 
 
 @torch.no_grad()
@@ -124,7 +138,8 @@ def training_sheet(
         return mask * face.image + (1 - mask) * background
 
     own = paint(model, codes)
-    columns = _columns(images, composite(own), own.image, own, mask, background) | {"other": others}
+    columns = {"input": images, "reconstruction": composite(own)}
+    columns |= _face_pictures(own.image, own, mask, background) | {"other": others}
     for factor in EDITABLE:
         face = paint(model, codes.replace(**{factor: getattr(donor, factor)}))
         columns[factor] = composite(face)
@@ -134,13 +149,11 @@ def training_sheet(
     return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
 
 
-def _columns(
-    photo: Tensor, image: Tensor, face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
-) -> dict[str, Tensor]:
-    """Pictures and what their composites are made of, by the columns' labels."""
+def _face_pictures(
+    face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
+) -> dict[str, Float[Tensor, "n c h w"]]:
+    """What composites are made of, by the columns' labels."""
     return {
-        "input": photo,
-        "reconstruction": image,
         "face": on_paper(face, mask),
         "albedo": on_paper(parts.albedo, mask),
         "normals": normals_as_colours(parts.normals, mask),
