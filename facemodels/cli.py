@@ -406,6 +406,39 @@ def export(
         print(line)
 
 
+@app.command()
+def probe(
+    labels: Annotated[
+        Path, typer.Argument(help="CSV with the columns path, identity, expression, pose; or a prepared FaceFactors.")
+    ],
+    model: Model = None,
+    split: Annotated[str, typer.Option(help="Of a prepared set: all, test or train.")] = "all",
+    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are crops of the network's size.")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the faces, each classified once.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that look for faces.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
+) -> None:
+    """Tell identity, expression and pose from the codes of labelled faces: the paper's Table 1 on your photos."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.labelled import labels_of, read_labelled
+    from facemodels.evaluation.protocol import run_protocol
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    network = _load(model)
+    if labels.is_dir():
+        prepared = PreparedSet(labels)
+        prepared.require_size(network.config.size)
+        faces = labels_of(prepared, split)
+    else:
+        faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
+    protocol = run_protocol(network, faces, folds=folds)
+    for line in protocol.lines():
+        print(line)
+    if out:
+        out.write_text(json.dumps(protocol.to_dict(), indent=1) + "\n")
+
+
 def _load(model: Path | None):
     from facemodels.autoencoder import NeuroTensorialAutoencoder
     from facemodels.training.checkpoint import newest_run, resolve
