@@ -190,30 +190,6 @@ def convert_model(
     )
 
 
-@app.command("app")
-def play(
-    model: Model = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
-    ] = None,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
-) -> None:
-    """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
-    from threading import Event
-
-    from facemodels.app import serve
-
-    network = _load(model)
-    print("starting the page; it takes some seconds", flush=True)
-    with serve(network, host=host, port=port, open_browser=open_browser) as address:
-        print(f"the page is at {address} until you press Ctrl-C", flush=True)
-        try:
-            Event().wait()
-        except KeyboardInterrupt:
-            print("\nended; nothing was kept")
-
-
 def _vertices(path: Path | None) -> list[int] | None:
     if path is None:
         return None
@@ -494,6 +470,39 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    labels: Annotated[
+        Path, typer.Argument(help="CSV with the columns path, identity, expression, pose; or a prepared FaceFactors.")
+    ],
+    model: Model = None,
+    split: Annotated[str, typer.Option(help="Of a prepared set: all, test or train.")] = "all",
+    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are crops of the network's size.")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the faces, each classified once.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that look for faces.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
+) -> None:
+    """Tell identity, expression and pose from the codes of labelled faces: the paper's Table 1 on your photos."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.labelled import labels_of, read_labelled
+    from facemodels.evaluation.protocol import run_protocol
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    network = _load(model)
+    if labels.is_dir():
+        prepared = PreparedSet(labels)
+        prepared.require_size(network.config.size)
+        faces = labels_of(prepared, split)
+    else:
+        faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
+    protocol = run_protocol(network, faces, folds=folds)
+    for line in protocol.lines():
+        print(line)
+    if out:
+        out.write_text(json.dumps(protocol.to_dict(), indent=1) + "\n")
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
     out: Annotated[Path, typer.Argument(help="Directory to write to.")],
@@ -726,6 +735,30 @@ def reconstruct(
     if failed:
         print(f"facemodels: {failed} of {len(files)} photos were left out", file=sys.stderr)
         raise typer.Exit(_PARTLY)
+
+
+@app.command("app")
+def play(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
+) -> None:
+    """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
+    from threading import Event
+
+    from facemodels.app import serve
+
+    network = _load(model)
+    print("starting the page; it takes some seconds", flush=True)
+    with serve(network, host=host, port=port, open_browser=open_browser) as address:
+        print(f"the page is at {address} until you press Ctrl-C", flush=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            print("\nended; nothing was kept")
 
 
 def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> None:
