@@ -58,9 +58,9 @@ class TestFit:
     def test_best_of_several_starts(self):
         data, _, _ = exact((2, 3), 60, 12)
         seen = []
-        model = KhatriRaoFactorization((2, 3), starts=4, max_iterations=8, random_state=0, progress=seen.append).fit(
-            data
-        )
+        model = KhatriRaoFactorization(
+            (2, 3), init="random", starts=4, max_iterations=8, random_state=0, progress=seen.append
+        ).fit(data)
         last = {sweep.start: sweep.error for sweep in seen}
         assert len(set(last.values())) == 4 and model.errors_[-1] == min(last.values())
         assert model.errors_[-1] < last[0]
@@ -130,7 +130,7 @@ class TestMissing:
         assert model.errors_[-1] == pytest.approx((difference.norm() / data[observed].norm()).item())
 
     def test_fills_in_what_the_model_knows(self):
-        data, core, codes = exact((2, 3), 40, 20)
+        data, core, _ = exact((2, 3), 40, 20)
         observed = torch.rand(data.shape, generator=torch.Generator().manual_seed(0)) > 0.2
         model = KhatriRaoFactorization((2, 3), init=core, max_iterations=1).fit(data)
         found = model.transform(torch.where(observed, data, torch.nan), observed=observed, max_iterations=200)
