@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder
@@ -22,7 +23,7 @@ from facemodels.morphable import MorphableModel
 from facemodels.reconstruction import SHAPES, coloured, face_mesh, fitted_mesh, reconstruct, shapes
 from facemodels.rendering import project_weak_perspective
 from facemodels.rendering.picture import picture_of
-from facemodels.sheets import reconstruction_sheet, turntable
+from facemodels.sheets import reconstruction_sheet, turntable, write_turntable
 
 ZOOM = 3  # of the pictures against crops of 64
 
@@ -196,12 +197,21 @@ class TestReconstruct:
         result = reconstruct(network, photo, detail=128)
         assert list(result.meshes) == list(SHAPES)
         truth = morphable.vertices(portrait[2].identity, portrait[2].expression)[0]
-        fitted = result.fit.vertices[: morphable.n_vertices]
+        fitted = result.meshes["fit"].vertices[: morphable.n_vertices]
         seen = face_vertices(morphable)
         centred = (fitted - fitted[seen].mean(0)) - (truth - truth[seen].mean(0))
         assert centred[seen].norm(dim=1).mean() < 6
         sheet = reconstruction_sheet([result, result], morphable, size=48)
         assert sheet.width > 10 * 48 and sheet.height > 2 * 48
+
+    def test_some_shapes(self, network, morphable, photo):
+        assert list(reconstruct(network, photo, wanted=["fit"], detail=None).meshes) == ["fit"]
+        bare = NeuroTensorialAutoencoder(dataclasses.replace(network.config, cores=False), morphable).eval()
+        assert list(reconstruct(bare, photo, detail=None).meshes) == ["coefficients", "fit"]
+        with pytest.raises(InputError, match="without its cores"):
+            reconstruct(bare, photo, wanted=["stream"])
+        with pytest.raises(ValueError, match="there is no shape 'cube'; choose one of stream, coefficients, fit"):
+            reconstruct(network, photo, wanted=["cube"])
 
     def test_enlarged_crops_show_the_same(self, photo):
         large = photo.enlarged(128)
@@ -212,6 +222,13 @@ class TestReconstruct:
     def test_turntable_is_a_round(self, network, photo):
         mesh = face_mesh(network, network.encode(torch.rand(1, 3, 64, 64)), detail=None)
         frames = turntable(mesh, frames=4, size=32)
-        assert len(frames) == 4 and all(frame.size == (32, 32) for frame in frames)
-        first, right, ahead, left = (np.asarray(frame).astype(int) for frame in frames)
+        assert len(frames) == 4 and all(frame.shape == (32, 32, 3) for frame in frames)
+        first, right, ahead, left = (frame.astype(int) for frame in frames)
         assert (first == ahead).all() and np.abs(right - left).mean() > 1
+
+    def test_turntable_as_a_strip(self, network, tmp_path):
+        mesh = face_mesh(network, network.encode(torch.rand(1, 3, 64, 64)), detail=None)
+        with Image.open(write_turntable(mesh, tmp_path / "strip.png")) as strip:
+            assert strip.width > 6 * strip.height
+        with pytest.raises(InputError, match="is no name for a picture"):
+            write_turntable(mesh, tmp_path / "strip.txt")
