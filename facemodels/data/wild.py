@@ -28,7 +28,10 @@ _SHARES = {"glasses": 0.34, "sunglasses": 0.12, "hand": 0.18, "microphone": 0.1,
 
 
 def wild_factors(seed: int, index: int, *, images_per_person: int = 2, size: int = SIZE) -> FaceFactors:
-    """Draw the factors of one sample: any blend of expressions, wide poses, hard light, all scenes, and crops as landmarks err in spoilt photos.
+    """Draw the factors of one sample: any blend of expressions, wide poses, hard light, all scenes.
+
+    Crops miss the template by as much as landmarks err in spoilt photos. No code says where in its crop a face lies, so
+    looser ones would only blur what a network learns of eyes and brows.
 
     Args:
         seed: Seed of the whole set.
