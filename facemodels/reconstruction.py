@@ -213,7 +213,7 @@ def fitted_mesh(
     whole = whole_of(morphable)
     morphable, vertices = whole.morphable, whole.complete(vertices[0])
     mask = render_surface(vertices[None], morphable.triangles, morphable.face, *camera, SIZE).mask
-    photo = sight(picture, mask[0], vertices, morphable, *(part[0] for part in camera))
+    photo = sight(picture, mask[0], vertices, morphable, fit.rotation[0], fit.scale[0], fit.shift[0])
     normals = vertex_normals(vertices[None], morphable.triangles)[0]
     read, trust = photo.read(vertices, normals)
     other = mirrored_vertices(morphable)
