@@ -375,7 +375,7 @@ def edit(
         edited.append(one)
         if morphable and fitted:
             donor = fit_faces([target], morphable)
-            known = [name for name in factors if name in MORPHABLE_EDITABLE]
+            known: list[Any] = [name for name in factors if name in MORPHABLE_EDITABLE]
             baselines.append({name: morphable_edit(fitted, donor, name, morphable)[0] for name in known})
         for label in (["together"] if "together" in edits else factors) if paste else []:
             print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
