@@ -35,8 +35,8 @@ def paste(photo: AlignedPhoto, edit: Edit, own: Edit, *, detail: float = 1.0) ->
     """A photo with its edited face.
 
     The edit is enlarged and turned back by the inverse of the photo's alignment and laid over it inside the face's
-    mask, whose edge is feathered. Colours at the seam are made those of the photo, unless the light was edited: then
-    only the reconstruction's error there is taken off.
+    mask, whose edge is feathered. Colours at the seam are made those of the photo. Where the light was edited, or
+    the seam is not where it was, only the error is taken off that the reconstruction has there.
 
     Args:
         photo: The photo, aligned.
@@ -114,15 +114,16 @@ def write_pasted(
 
 def _layers(crop: Tensor, edit: Edit, own: Edit, detail: float) -> Float[Tensor, "1 8 h w"]:
     """The edit, its difference from the reconstruction, the mask, and the share of the photo's own detail."""
-    region = torch.maximum(edit.region, own.region)
-    ring = _ring(region)
-    relit, moved = _differ(edit, own, "light"), _differ(edit, own, "pose") or _differ(edit, own, "identity")
+    relit, turned = (_differ(edit, own, factor) for factor in ("light", "pose"))
+    ring = _ring(own.region)
     error = _spread(crop - own.image, ring)
-    seam = torch.zeros_like(error) if relit else _spread(own.image - edit.image, ring)
+    seam = torch.zeros_like(error) if relit or turned else _spread(own.image - edit.image, ring)
     change = edit.image - own.image
     features = _blur((change - _blur(change, _FEATURE)).abs().mean(1, keepdim=True), _SPREAD)
-    kept = torch.zeros_like(features) if moved else detail / (1 + (features / _CHANGED) ** 4)
-    return torch.cat([edit.image + error + seam, change + seam, _feathered(region), kept], 1)
+    another = turned or _differ(edit, own, "identity")
+    kept = torch.zeros_like(features) if another else detail / (1 + (features / _CHANGED) ** 4)
+    mask = _feathered(torch.maximum(edit.region, own.region))
+    return torch.cat([edit.image + error + seam, change + seam, mask, kept], 1)
 
 
 def _differ(edit: Edit, own: Edit, factor: str) -> bool:
