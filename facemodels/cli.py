@@ -24,6 +24,7 @@ _PARTLY, _INTERRUPTED = 1, 130
 _SHOWN = 12  # rows of a sheet
 _RUNS = Path("runs")
 _SHIPPED = "facefactors"
+_PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 Model = Annotated[
     Path | None,
@@ -390,26 +391,39 @@ def interpolate(
         "interpolation.png"
     ),
     rate: Annotated[float, typer.Option(min=0.1, max=50, help="Pictures a second of what moves.")] = 10.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Show the steps pasted into the photo, not the network's small pictures.")
+    ] = False,
     face: Face = 1,
     target_face: TargetFace = 1,
 ) -> None:
     """Move one factor after the other from a photo to another; without a flag each of the four."""
+    from facemodels.editing import interpolate as interpolate_faces
     from facemodels.editing import to_tensor
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.movies import MOVIE_SUFFIXES, write_movie
-    from facemodels.sheets import interpolation_frames, interpolation_sheet
+    from facemodels.pasting import enlarged
+    from facemodels.sheets import pasted_steps, steps_frames, steps_sheet
 
     check_picture(out, sorted(MOVIE_SUFFIXES))
     network, detector = _load(model), MediaPipeDetector()
     size = network.config.size
-    mine = to_tensor(_photo(source, detector, size, face).crop)
-    theirs = to_tensor(_photo(target, detector, size, target_face, "--target-face").crop)
+    mine = _photo(source, detector, size, face)
+    theirs = _photo(target, detector, size, target_face, "--target-face")
     factors, _ = _factors(expression, pose, light, identity)
-    if out.suffix.lower() in MOVIE_SUFFIXES:
-        write_movie(out, interpolation_frames(network, mine, theirs, factors, steps=steps), rate)
+    if paste:
+        mine, theirs = enlarged(mine, _PASTED), enlarged(theirs, _PASTED)
+        ends = to_tensor(mine.photo), to_tensor(theirs.photo)
+        moving = {name: pasted_steps(network, mine, theirs, name, steps) for name in factors}
     else:
-        save_picture(interpolation_sheet(network, mine, theirs, factors, steps=steps), out)
+        ends = to_tensor(mine.crop), to_tensor(theirs.crop)
+        moving = {name: interpolate_faces(network, *ends, name, steps) for name in factors}
+    zoom = 1 if paste else 2
+    if out.suffix.lower() in MOVIE_SUFFIXES:
+        write_movie(out, steps_frames(ends[0][0], moving, ends[1][0], zoom), rate)
+    else:
+        save_picture(steps_sheet(ends[0][0], moving, ends[1][0], zoom), out)
     print(f"wrote {out}")
 
 
@@ -453,6 +467,39 @@ def evaluate(
         print(line)
     if out:
         out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+
+
+@app.command()
+def probe(
+    labels: Annotated[
+        Path, typer.Argument(help="CSV with the columns path, identity, expression, pose; or a prepared FaceFactors.")
+    ],
+    model: Model = None,
+    split: Annotated[str, typer.Option(help="Of a prepared set: all, test or train.")] = "all",
+    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are crops of the network's size.")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the faces, each classified once.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that look for faces.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
+) -> None:
+    """Tell identity, expression and pose from the codes of labelled faces: the paper's Table 1 on your photos."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.labelled import labels_of, read_labelled
+    from facemodels.evaluation.protocol import run_protocol
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    network = _load(model)
+    if labels.is_dir():
+        prepared = PreparedSet(labels)
+        prepared.require_size(network.config.size)
+        faces = labels_of(prepared, split)
+    else:
+        faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
+    protocol = run_protocol(network, faces, folds=folds)
+    for line in protocol.lines():
+        print(line)
+    if out:
+        out.write_text(json.dumps(protocol.to_dict(), indent=1) + "\n")
 
 
 @app.command()
@@ -688,6 +735,30 @@ def reconstruct(
     if failed:
         print(f"facemodels: {failed} of {len(files)} photos were left out", file=sys.stderr)
         raise typer.Exit(_PARTLY)
+
+
+@app.command("app")
+def play(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
+) -> None:
+    """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
+    from threading import Event
+
+    from facemodels.app import serve
+
+    network = _load(model)
+    print("starting the page; it takes some seconds", flush=True)
+    with serve(network, host=host, port=port, open_browser=open_browser) as address:
+        print(f"the page is at {address} until you press Ctrl-C", flush=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            print("\nended; nothing was kept")
 
 
 def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> None:

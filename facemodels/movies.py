@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -88,7 +89,9 @@ def _write_video(
     codec = next(name for name in _CODECS.get(container, _OTHER_CODECS) if name in av.codecs_available)
     count = 0
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=Fraction(rate).limit_denominator(1001), options=_QUALITY.get(codec, {}))
+        stream: Any = output.add_stream(
+            codec, rate=Fraction(rate).limit_denominator(1001), options=_QUALITY.get(codec, {})
+        )
         stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.pad(frame, odd, constant_values=255), format="rgb24")

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, max_pool2d
 
 from facemodels.config import SIZE
-from facemodels.data.alignment import AlignedPhoto, apply_transform, invert
+from facemodels.data.alignment import AlignedPhoto, apply_transform, cut_out, invert
 from facemodels.editing import Edit, PhotoEdit, to_tensor
 from facemodels.figures import save_picture
 from facemodels.networks import fill_in
@@ -68,6 +68,22 @@ def paste(photo: AlignedPhoto, edit: Edit, own: Edit, *, detail: float = 1.0) ->
     pixels = pixels + mask.clamp(0, 1) * (kept * change + (1 - kept) * (whole - pixels))
     part[:] = pixels[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     return result
+
+
+def enlarged(photo: AlignedPhoto, side: int) -> AlignedPhoto:
+    """The crop of a photo with as many pixels as are wanted, as a photo of its own to paste into.
+
+    Args:
+        photo: The photo, aligned.
+        side: Side of the new photo in pixels.
+    """
+    return AlignedPhoto(
+        name=photo.name,
+        photo=cut_out(photo.photo, photo.transform, side),
+        crop=photo.crop,
+        transform=np.eye(2, 3) * SIZE / side,
+        landmarks=photo.landmarks,
+    )
 
 
 def write_pasted(

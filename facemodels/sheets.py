@@ -14,11 +14,13 @@ from torch import Tensor
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
-from facemodels.editing import EDITABLE, PhotoEdit, interpolate, transfer, turn_in_place
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
 from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
 from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
+from facemodels.pasting import paste
 from facemodels.reconstruction import Reconstruction
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
 from facemodels.rendering.picture import picture_of
@@ -88,15 +90,29 @@ def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w
     """One row a face: everything the three streams decode."""
     codes = model.encode(images)
     parts = model.decode(codes)
-    frontal_mask = _frontal_mask(model, codes)
-    columns = _columns(images, parts.image, parts.face, parts, parts.mask, parts.background)
-    if parts.frontal is not None and parts.frontal_normals is not None:
-        columns["frontal"] = on_paper(parts.frontal, frontal_mask)
-        columns["frontal normals"] = normals_as_colours(parts.frontal_normals, frontal_mask)
+    columns = {"input": images, "reconstruction": parts.image} | part_pictures(model, codes, parts)
     if parts.shape is not None and model.morphable is not None:
         columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
     rows = list(zip(*columns.values(), strict=True))
     return grid(rows, columns=list(columns), zoom=zoom)
+
+
+def part_pictures(
+    model: NeuroTensorialAutoencoder, codes: Codes, parts: Rendering
+) -> dict[str, Float[Tensor, "n c h w"]]:
+    """Pictures of what a composite is made of, by name, those of stream 3 only if the network has its core.
+
+    Args:
+        model: The network.
+        codes: What was decoded.
+        parts: `model.decode(codes)`.
+    """
+    pictures = _face_pictures(parts.face, parts, parts.mask, parts.background)
+    if parts.frontal is not None and parts.frontal_normals is not None:
+        mask = _frontal_mask(model, codes)
+        pictures["frontal"] = on_paper(parts.frontal, mask)
+        pictures["frontal normals"] = normals_as_colours(parts.frontal_normals, mask)
+    return pictures
 
 
 @torch.no_grad()
@@ -122,7 +138,8 @@ def training_sheet(
         return mask * face.image + (1 - mask) * background
 
     own = paint(model, codes)
-    columns = _columns(images, composite(own), own.image, own, mask, background) | {"other": others}
+    columns = {"input": images, "reconstruction": composite(own)}
+    columns |= _face_pictures(own.image, own, mask, background) | {"other": others}
     for factor in EDITABLE:
         face = paint(model, codes.replace(**{factor: getattr(donor, factor)}))
         columns[factor] = composite(face)
@@ -132,13 +149,11 @@ def training_sheet(
     return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
 
 
-def _columns(
-    photo: Tensor, image: Tensor, face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
-) -> dict[str, Tensor]:
-    """Pictures and what their composites are made of, by the columns' labels."""
+def _face_pictures(
+    face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
+) -> dict[str, Float[Tensor, "n c h w"]]:
+    """What composites are made of, by the columns' labels."""
     return {
-        "input": photo,
-        "reconstruction": image,
         "face": on_paper(face, mask),
         "albedo": on_paper(parts.albedo, mask),
         "normals": normals_as_colours(parts.normals, mask),
@@ -165,28 +180,55 @@ def interpolation_sheet(
     zoom: int = 2,
 ) -> Image.Image:
     """One row a factor: the source, the steps to the target's factor, the target (the paper's Figures 10 and 11)."""
-    rows = [[source[0], *interpolate(model, source, target, name, steps), target[0]] for name in factors]
-    amounts = [f"{step / (steps - 1):.1f}" for step in range(steps)]
-    return grid(rows, columns=["source", *amounts, "target"], row_labels=factors, zoom=zoom)
+    return steps_sheet(
+        source[0], {name: interpolate(model, source, target, name, steps) for name in factors}, target[0], zoom
+    )
 
 
-def interpolation_frames(
-    model: NeuroTensorialAutoencoder,
-    source: Float[Tensor, "1 3 h w"],
-    target: Float[Tensor, "1 3 h w"],
-    factors: Sequence[str],
-    *,
-    steps: int = 11,
+def steps_sheet(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a factor: the source, the steps from it to the target, the target."""
+    rows = [[source, *pictures, target] for pictures in moving.values()]
+    last = len(rows[0]) - 3
+    amounts = [f"{step / last:.2g}" for step in range(last + 1)]
+    return grid(rows, columns=["source", *amounts, "target"], row_labels=list(moving), zoom=zoom)
+
+
+def steps_frames(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
     zoom: int = 2,
 ) -> list[UInt8[np.ndarray, "height width 3"]]:
     """The same as a moving picture: one column a factor between source and target, there and back again."""
-    moving = [interpolate(model, source, target, name, steps) for name in factors]
-    labels = ["source", *factors, "target"]
+    labels = ["source", *moving, "target"]
     there = [
-        np.asarray(grid([[source[0], *(pictures[step] for pictures in moving), target[0]]], columns=labels, zoom=zoom))
-        for step in range(steps)
+        np.asarray(grid([[source, *pictures, target]], columns=labels, zoom=zoom))
+        for pictures in zip(*moving.values(), strict=True)
     ]
     return there + there[-2:0:-1]
+
+
+@torch.no_grad()
+def pasted_steps(
+    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, target: AlignedPhoto, factor: str, steps: int = 11
+) -> Float[Tensor, "steps 3 h w"]:
+    """The steps of `interpolate` pasted into a photo of any size.
+
+    Args:
+        model: A trained network.
+        photo: Photo to start from, its crop of the network's size.
+        target: Photo whose factor is approached.
+        factor: One of `facemodels.editing.EDITABLE`.
+        steps: Number of pictures.
+    """
+    crop = to_tensor(photo.crop)
+    edit, own = interpolated(model, crop, to_tensor(target.crop), factor, steps), transfer(model, crop, crop, [])
+    return torch.cat([to_tensor(paste(photo, edit[step], own)) for step in range(steps)])
 
 
 def mesh_pictures(

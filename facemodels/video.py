@@ -15,7 +15,6 @@ from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.baselines.landmark_warp import LandmarkWarp
-from facemodels.config import SIZE
 from facemodels.data.alignment import TEMPLATE, AlignedPhoto, align, cut_out, similarity
 from facemodels.data.video import Video
 from facemodels.editing import Edit, decode_edit, to_tensor, transfer
@@ -24,7 +23,7 @@ from facemodels.figures import grid
 from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, find_faces
 from facemodels.fitting.temporal import whittaker
 from facemodels.movies import check_movie, write_movie
-from facemodels.pasting import paste
+from facemodels.pasting import enlarged, paste
 from facemodels.progress import progress_bar
 
 PANELS = ("video", "animated", "landmarks warped")
@@ -301,16 +300,10 @@ def _panels(
     model: NeuroTensorialAutoencoder, template: AlignedPhoto, motion: Motion, pose: bool, clip: Video, side: int
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Three crops side by side: the video, the photo animated, the photo warped."""
-    small = AlignedPhoto(
-        name=template.name,
-        photo=cut_out(template.photo, template.transform, side),
-        crop=template.crop,
-        transform=np.eye(2, 3) * SIZE / side,
-        landmarks=template.landmarks,
-    )
+    small = enlarged(template, side)
     still = to_tensor(small.photo)[0]
     warp = LandmarkWarp(still, template.landmarks.points)
-    steady = motion._over_time(motion.five, _STEADY)
+    steady = motion.smoothed(_STEADY).five
     ours = _whole_photos(model, small, motion, pose)
     for row, photo, animated in zip(motion.rows(), clip.photos(), ours, strict=False):
         frame = cut_out(photo.read(), similarity(steady[max(row, 0)], TEMPLATE), side)  # type: ignore[arg-type]

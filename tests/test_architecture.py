@@ -12,7 +12,7 @@ FACEMODELS_ROOMS = (
     ("cli", "__main__", "app"),
     ("demo",),
     ("sheets", "training", "evaluation", "video", "reconstruction", "export"),
-    ("pasting", "editing", "baselines"),
+    ("pasting", "editing", "baselines", "expressions"),
     ("losses",),
     ("data",),
     ("autoencoder", "codes", "gauge"),

@@ -26,7 +26,7 @@ from multilinear.decomposition._iterations import (
     squared_norm,
 )
 from multilinear.decomposition._models import CPDecomposition
-from multilinear.decomposition._solve import leading, solve_gram
+from multilinear.decomposition._solve import leading, signs_of, solve_gram
 from multilinear.decomposition._tucker_error import CANCELLED
 from multilinear.products import khatri_rao
 
@@ -205,8 +205,7 @@ def normalised(factors: Sequence[Tensor], errors: tuple[float, ...], converged: 
     order = weights.argsort(descending=True)
     units = [unit[:, order] for unit, _ in pairs]
     for mode, unit in enumerate(units[:-1]):
-        signs = unit.gather(0, unit.abs().argmax(0, keepdim=True)).sign()
-        signs = torch.where(signs == 0, 1, signs)
+        signs = signs_of(unit)
         units[mode], units[-1] = unit * signs, units[-1] * signs
     return CPDecomposition(weights[order], tuple(units), errors, converged)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -108,7 +108,7 @@ def random_matrix(rows: int, columns: int, like: Tensor, numbers: torch.Generato
     return torch.randn(rows, columns, dtype=torch.float64, generator=numbers).to(like)
 
 
-def check_data(function: str, name: str, value: object, fewest_modes: int) -> Tensor:
+def check_data(function: str, name: str, value: Any, fewest_modes: int) -> Tensor:
     """A tensor of float32 or float64 with so many modes, none of size 0; without its history."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{function}: {name} must be a torch.Tensor, got {type(value).__name__}; try torch.as_tensor")
@@ -136,7 +136,7 @@ def squared_norm(function: str, tensor: Tensor, name: str = "tensor") -> float:
     return total
 
 
-def check_positive(function: str, name: str, value: object) -> int:
+def check_positive(function: str, name: str, value: Any) -> int:
     """A whole number from 1 on."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
@@ -145,7 +145,7 @@ def check_positive(function: str, name: str, value: object) -> int:
     return value
 
 
-def check_sizes(function: str, name: str, value: object) -> tuple[int, ...]:
+def check_sizes(function: str, name: str, value: Any) -> tuple[int, ...]:
     """Several whole numbers from 1 on."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"{function}: {name} must be a list or tuple of integers, got {value!r}")

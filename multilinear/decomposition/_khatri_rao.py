@@ -23,7 +23,7 @@ from multilinear.decomposition._iterations import (
     relative_error,
     squared_norm,
 )
-from multilinear.decomposition._solve import polar, solve_gram
+from multilinear.decomposition._solve import polar, signs_of, solve_gram
 from multilinear.maps import multilinear_map
 from multilinear.products import face_splitting
 
@@ -260,7 +260,7 @@ class _Problem:
             numbers = torch.Generator().manual_seed(0)
             more = random_matrix(len(vectors), missing, vectors, numbers)
             vectors = torch.linalg.qr(torch.cat([vectors, more], dim=1)).Q
-        return vectors
+        return vectors * signs_of(self.grow(vectors))
 
     def begin(self, basis: Tensor) -> _State:
         self.latest = _State(basis, None, self.data)

@@ -40,8 +40,13 @@ def leading(tensor: Tensor, mode: int, rank: int | None = None) -> tuple[Tensor,
     else:
         vectors, values = _by_blocks(tensor, mode)
     vectors = vectors[:, :rank]
+    return vectors * signs_of(vectors), values
+
+
+def signs_of(vectors: Tensor) -> Tensor:
+    """For every column the sign of its entry largest in size, so that LAPACK's choice does not matter."""
     signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
-    return vectors * torch.where(signs == 0, 1, signs), values
+    return torch.where(signs == 0, 1, signs)
 
 
 def polar(matrix: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from multilinear.decomposition._hooi import tucker
 from multilinear.decomposition._hosvd import hosvd
 from multilinear.decomposition._iterations import Progress, check_data, check_positive
 from multilinear.maps import multilinear_map
+from multilinear.matricization import unfold
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +79,16 @@ class TensorFaces:
         return pixels.reshape(*pixels.shape[:-1], *self.shape)
 
     def predict(self, images: Float[Tensor, "n ..."]) -> "dict[str, Shaped[Tensor, 'n']]":
-        """For every cause the label of the level whose code makes the smallest angle with the image's."""
+        """For every cause the label of the level whose code makes the smallest angle with the image's.
+
+        Directions in which the core is zero but for rounding do not count: no image tells anything about them.
+        """
         found = {}
-        for name, code in self.transform(images).items():
-            rows = torch.nn.functional.normalize(self.factors[name], dim=1)
-            found[name] = self.levels[name][(code @ rows.mT).argmax(1)]
+        for mode, (name, code) in enumerate(self.transform(images).items(), start=1):
+            energy = torch.linalg.vector_norm(unfold(self.core, mode), dim=1)
+            known = energy > torch.finfo(energy.dtype).eps ** 0.5 * energy.max()
+            rows = torch.nn.functional.normalize(self.factors[name][:, known], dim=1)
+            found[name] = self.levels[name][(code[:, known] @ rows.mT).argmax(1)]
         return found
 
     @cached_property
@@ -98,7 +104,7 @@ class TensorFaces:
             )
         if not torch.isfinite(images).all():
             raise ValueError(f"TensorFaces.{method}: images hold NaN or infinity; mend or leave them out first")
-        return images.reshape(len(images), -1).to(self.core)
+        return images.reshape(len(images), math.prod(self.shape)).to(self.core)
 
 
 def tensorfaces(

@@ -221,6 +221,9 @@ class TestEdit:
         assert call(*command)[:2] == (0, "wrote interpolation.png\n")
         with Image.open(tmp_path / "interpolation.png") as strip:
             assert 13 * 132 < strip.width < 14 * 132 and 2 * 132 < strip.height < 3 * 132
+        assert call(*command, "--out", "pasted.jpg", "--steps", 2, "--paste")[0] == 0
+        with Image.open(tmp_path / "pasted.jpg") as strip:
+            assert 4 * 196 < strip.width < 5 * 196
         assert call(*command, "--out", "film.gif", "--steps", 4)[0] == 0
         with Image.open(tmp_path / "film.gif") as film:
             assert (film.n_frames, film.width) == (6, 4 * 132)  # there and back

@@ -13,9 +13,7 @@ from torch.testing import assert_close
 from facemodels.data.dataset import write_prepared
 from facemodels.data.detection import find_face
 from facemodels.errors import InputError
-from facemodels.evaluation.coders import encode_pictures, named_codes
 from facemodels.evaluation.labelled import labels_of, read_labelled
-from facemodels.evaluation.probes import table_one
 
 
 @pytest.fixture
@@ -78,19 +76,6 @@ class TestTable:
         (folder / "labels.csv").write_text(text, encoding="utf-8-sig")
         faces = read_labelled(folder / "labels.csv", detector, progress=False)
         assert faces.labels["pose"].tolist() == ["left"]
-
-    def test_the_protocol_of_the_paper(self, folder, model):
-        """From a table of crops to Table 1: red faces are happy."""
-        rows = []
-        for number in range(24):
-            picture = np.random.default_rng(number).integers(0, 60, (64, 64, 3)).astype(np.uint8)
-            picture[..., 0] += np.uint8(180 * (number % 2))
-            Image.fromarray(picture).save(folder / f"{number}.png")
-            rows.append((f"{number}.png", f"p{number // 4}", "happy" if number % 2 else "sad", ""))
-        faces = read_labelled(table(folder, rows), aligned=True, progress=False)
-        result = table_one(encode_pictures(named_codes(model), faces.pictures), faces.labels, folds=4)
-        assert set(result.rows) == {"identity", "expression", "expression of new persons"}
-        assert result.rows["expression"].accuracy > 0.9 and result.rows["expression of new persons"].accuracy > 0.9
 
     @pytest.mark.photos
     def test_with_mediapipe(self, folder):

@@ -62,6 +62,19 @@ def test_only_the_face_changes(own, detail):
     assert (pasted[inside] != photo.photo[inside]).mean() > 0.5
 
 
+def test_nothing_beside_a_turned_crop_changes(own):
+    """Even where the face fills the crop to its border."""
+    photo = aligned(angle=0.7, scale=1.5, shift=(100, 20))
+    own = dataclasses.replace(own, region=torch.ones_like(own.region))
+    height, width = photo.photo.shape[:2]
+    y, x = np.mgrid[:height, :width] + 0.5
+    inside = apply_transform(photo.transform, np.stack([x.ravel(), y.ravel()], -1)).reshape(height, width, 2)
+    beside = ((inside < 0) | (inside > SIZE)).any(-1)
+    pasted = paste(photo, coloured(own, (1.0, 0.0, 0.0)), own, detail=0)
+    np.testing.assert_array_equal(pasted[beside], photo.photo[beside])
+    assert (pasted[~beside] != photo.photo[~beside]).mean() > 0.5
+
+
 def test_an_edit_lies_where_its_face_is(own):
     """A dot in the crop is found where the inverse alignment puts it."""
     photo = aligned()

@@ -37,7 +37,7 @@ class TestFits:
     @pytest.mark.parametrize("shape", [(4, 5, 6), (3, 4, 3, 4)], ids=str)
     def test_finds_the_components(self, fit, shape):
         tensor = exact(shape, 2)
-        model = fit(tensor, 2, max_iterations=500, tolerance=1e-12)
+        model = fit(tensor, 2, max_iterations=200, tolerance=1e-12)
         assert model.error < 1e-4
         assert_close(model.to_tensor(), tensor, atol=1e-3, rtol=0)
 
