@@ -194,21 +194,15 @@ class Material:
         """Yaw, pitch and roll of the faces, in radians."""
         return matrix_to_euler(self.faces.rotation.unflatten(1, (3, 3)))
 
-    def labelled(self, rarest: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The faces of which everything is known, and their labels.
-
-        Args:
-            rarest: Labels of which one is shown by fewer faces than that are left out, as are those that all share.
-
-        Returns:
-            Rows among the faces, and labels by factor.
-        """
-        known = [values != "" for values in self.labels.values() if values.dtype.kind == "U"]
-        rows = np.flatnonzero(np.all(known, axis=0)) if known else np.arange(len(self.chosen))
-        labels = {name: values[rows] for name, values in self.labels.items()}
-        counts = {name: np.unique(values, return_counts=True)[1] for name, values in labels.items()}
-        usable = [name for name, count in counts.items() if len(count) > 1 and count.min() >= rarest]
-        return rows, {name: labels[name] for name in usable}
+    def often(self, rarest: int) -> dict[str, np.ndarray]:
+        """Labels that so many faces or more show, the others emptied; factors left with one label are missing."""
+        kept = {}
+        for name, values in self.labels.items():
+            values = values.astype(str)
+            found, counts = np.unique(values[values != ""], return_counts=True)
+            if (counts >= rarest).sum() > 1:
+                kept[name] = np.where(np.isin(values, found[counts >= rarest]), values, "")
+        return kept
 
     def pairs(self, factor: str, count: int = SHOWN) -> Pair:
         """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.

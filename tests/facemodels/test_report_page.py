@@ -151,10 +151,10 @@ class TestGather:
             tmp_path / "labels.csv", names, expression=["a", "b", "", "b", "a", "a"], identity=[1] * 6
         )
         m = gather(model, prepared, labels=labels)
-        rows, usable = m.labelled(2)
-        assert len(m.faces) == 8 and rows.tolist() == [0, 1, 3, 4, 5]  # all faces show the same person
-        assert {name: values.tolist() for name, values in usable.items()} == {"expression": ["a", "b", "b", "a", "a"]}
-        assert m.labelled(3)[1] == {}
+        assert len(m.faces) == 8  # all known faces show the same person
+        known = {name: values.tolist() for name, values in m.often(2).items()}
+        assert known == {"expression": ["a", "b", "", "b", "a", "a", "", ""]}
+        assert m.often(3) == {}
 
     def test_pairs_are_of_two_persons_and_differ_most(self, model, labelled_set):
         prepared, labels = labelled_set
