@@ -207,7 +207,7 @@ class Material:
     def pairs(self, factor: str, count: int = SHOWN) -> Pair:
         """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.
 
-        By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors are not taken twice,
+        All look ahead, but for those whose pose is taken. By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors are not taken twice,
         and are no faces of the same person where persons are known.
 
         Args:
@@ -219,7 +219,8 @@ class Material:
         ahead = ((yaw.abs() < _AHEAD) & (pitch.abs() < _AHEAD)).nonzero().flatten()
         ahead = ahead if len(ahead) else torch.arange(len(yaw))
         sources = ahead[spread(len(ahead), count)].tolist()
-        candidates = spread(len(yaw), _CANDIDATES).tolist()
+        among = torch.arange(len(yaw)) if factor == "pose" else ahead
+        candidates = among[spread(len(among), _CANDIDATES)].tolist()
         persons = self.labels.get("identity", np.arange(len(yaw)))
         chosen: list[int] = []
         for source in sources:
