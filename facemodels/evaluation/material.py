@@ -207,8 +207,8 @@ class Material:
     def pairs(self, factor: str, count: int = SHOWN) -> Pair:
         """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.
 
-        All look ahead, but for those whose pose is taken. By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors are not taken twice,
-        and are no faces of the same person where persons are known.
+        By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors look ahead, too, unless
+        their pose is taken; they are not taken twice, and are not the same person where persons are known.
 
         Args:
             factor: "expression", "pose", "light" or "identity".

@@ -476,7 +476,7 @@ def film(m: Material) -> Content:
         f"A rendered face goes to another expression and back in {FRAMES} frames while its head sways; another face"
         " takes the expression code of every frame, without smoothing, and keeps its own pose. The paper compares with"
         " the photo warped to the landmarks of the video. Trembling is the root mean square second difference over"
-        " time, of the pixels and of the expression that a judge reads: ours should tremble no more than the driver."
+        " time, of the pixels and of the expression that a judge reads: ours should tremble no more than the truth."
     )
     table = Table(["", "PSNR to the truth", "trembling of the pixels", "of the expression read"], lines)
     numbers = {name: one.to_dict() for name, one in trembling.items()}
