@@ -345,7 +345,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many faces, evenly spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
