@@ -425,6 +425,8 @@ def probe(
 
     if split not in ("test", "train", "all"):
         raise InputError(f"there is no split {split!r}; choose test, train or all")
+    if out and not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
     network = _load(model)
     if labels.is_dir():
         prepared = PreparedSet(labels)
@@ -432,7 +434,7 @@ def probe(
         faces = labels_of(prepared, split)
     else:
         faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
-    protocol = run_protocol(network, faces, folds=folds)
+    protocol = run_protocol(network, faces, folds=folds, progress=True)
     for line in protocol.lines():
         print(line)
     if out:
