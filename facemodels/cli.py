@@ -441,7 +441,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many faces, evenly spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
@@ -488,6 +488,8 @@ def probe(
 
     if split not in ("test", "train", "all"):
         raise InputError(f"there is no split {split!r}; choose test, train or all")
+    if out and not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
     network = _load(model)
     if labels.is_dir():
         prepared = PreparedSet(labels)
@@ -495,7 +497,7 @@ def probe(
         faces = labels_of(prepared, split)
     else:
         faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
-    protocol = run_protocol(network, faces, folds=folds)
+    protocol = run_protocol(network, faces, folds=folds, progress=True)
     for line in protocol.lines():
         print(line)
     if out:
@@ -563,7 +565,7 @@ def report(
     ] = 600,
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,

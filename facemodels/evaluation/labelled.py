@@ -45,6 +45,7 @@ _COLUMNS = {
 """Where synthetic sets hold the labels of factors; the first column that there is counts."""
 
 _PATHS = ("path", "file")
+_BETWEEN = (",", ";", "\t")  # spreadsheets of some countries separate by semicolons
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,9 @@ def _read_table(table: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Paths, and labels by column."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            header = file.readline()
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=max(_BETWEEN, key=header.count)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{table} cannot be read as CSV ({error}); give a table with the columns path, identity, expression, pose"

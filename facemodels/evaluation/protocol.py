@@ -68,7 +68,12 @@ class Protocol:
 
 
 def run_protocol(
-    model: NeuroTensorialAutoencoder, faces: LabelledFaces, *, folds: int = FOLDS, seed: int = 0
+    model: NeuroTensorialAutoencoder,
+    faces: LabelledFaces,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Protocol:
     """Encode labelled faces and probe the codes.
 
@@ -77,6 +82,7 @@ def run_protocol(
         faces: From `facemodels.evaluation.labelled`.
         folds: Of Table 1.
         seed: Fixes all folds.
+        progress: Show a progress bar while faces are encoded.
 
     Raises:
         InputError: No factor of Table 1 has two labels that occur as often as there are folds.
@@ -87,7 +93,7 @@ def run_protocol(
             f"nothing to probe: of {', '.join(PAPER)} none has two labels that {folds} faces or more have;"
             " give more faces, or take fewer folds"
         )
-    codes = encode_pictures({name: NamedCode(model, name) for name in _BLOCKS}, faces.pictures)
+    codes = encode_pictures({name: NamedCode(model, name) for name in _BLOCKS}, faces.pictures, progress=progress)
     return Protocol(
         faces=len(faces),
         table=table_one(codes, labels, folds=folds, seed=seed),

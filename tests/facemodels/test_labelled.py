@@ -71,6 +71,13 @@ class TestTable:
         assert_close(faces.pictures[0], torch.from_numpy(make_photo(7)[:64, :64]).permute(2, 0, 1))
         assert faces.skipped == {"not a crop of 64x64 pixels": 1}
 
+    @pytest.mark.parametrize("between", [";", "\t"])
+    def test_tables_of_other_spreadsheets(self, folder, detector, between):
+        rows = [["path", "identity", "pose"], ["photos/0.png", "Smith, Jane", "left"]]
+        (folder / "labels.csv").write_text("\n".join(between.join(row) for row in rows))
+        faces = read_labelled(folder / "labels.csv", detector, progress=False)
+        assert faces.labels["identity"].tolist() == ["Smith, Jane"] and faces.labels["pose"].tolist() == ["left"]
+
     def test_absolute_paths_and_a_mark_of_byte_order(self, folder, detector):
         text = f"path,pose\n{folder / 'photos' / '2.png'},left\n"
         (folder / "labels.csv").write_text(text, encoding="utf-8-sig")
