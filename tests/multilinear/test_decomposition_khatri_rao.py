@@ -56,14 +56,17 @@ class TestFit:
         assert model.errors_[0] > 0.01 and model.errors_[-1] < model.errors_[0] / 3
 
     def test_best_of_several_starts(self):
-        data, _, _ = exact((2, 3), 60, 12)
-        seen = []
-        model = KhatriRaoFactorization(
-            (2, 3), init="random", starts=4, max_iterations=8, random_state=0, progress=seen.append
-        ).fit(data)
-        last = {sweep.start: sweep.error for sweep in seen}
-        assert len(set(last.values())) == 4 and model.errors_[-1] == min(last.values())
-        assert model.errors_[-1] < last[0]
+        (data,) = random_tensors([(30, 9)])
+        best = set()
+        for seed in range(4):
+            seen = []
+            model = KhatriRaoFactorization(
+                (2, 3), init="random", starts=3, max_iterations=5, random_state=seed, progress=seen.append
+            ).fit(data)
+            last = {sweep.start: sweep.error for sweep in seen}
+            assert len(last) == 3 and model.errors_[-1] == min(last.values())
+            best.add(min(last, key=lambda start: last[start]))
+        assert len(best) > 1
 
     def test_free_basis_fits_closer(self):
         (data,) = random_tensors([(40, 9)])
