@@ -341,7 +341,7 @@ def edit(
     that cannot be used are named and left out, and the status is then 1.
     """
     from facemodels.data.loading import Failure, load_photos
-    from facemodels.editing import edit_photos, to_tensor, transfer
+    from facemodels.editing import edit_photo, to_tensor, transfer
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.pasting import write_pasted
@@ -357,14 +357,14 @@ def edit(
     own = transfer(network, crop, crop, [])
     edited, failed = [], []
     alone = len(targets) == 1 and not targets[0].is_dir()
-    targets_read = _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face")
-    for one in edit_photos(network, photo, targets_read, edits):
-        if isinstance(one, Failure):
+    for target in _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face"):
+        if isinstance(target, Failure):
             if alone:
-                raise InputError(one.reason)
-            print(f"facemodels: {one.reason}", file=sys.stderr)
-            failed.append(one)
+                raise InputError(target.reason)
+            print(f"facemodels: {target.reason}", file=sys.stderr)
+            failed.append(target)
             continue
+        one = edit_photo(network, own, target, edits)
         edited.append(one)
         for label in (["together"] if "together" in edits else factors) if paste else []:
             print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")

@@ -93,7 +93,7 @@ def write_pasted(
 
     Args:
         photo: The photo, aligned.
-        edited: One of what `edit_photos` made of it.
+        edited: One of what `edit_photo` made of it.
         label: Which of its edits.
         own: The photo's reconstruction.
         beside: Picture that gives folder, start and ending of the name.

@@ -73,7 +73,7 @@ def photo_edits_sheet(
     Args:
         source: Crop that was edited.
         own: Its reconstruction.
-        edited: What `edit_photos` made of it, with the same labels.
+        edited: What `edit_photo` made of it, with the same labels.
         zoom: Factor of enlargement.
     """
     rows = [[source, one.target, own, *(edit.image[0] for edit in one.edits.values())] for one in edited]
