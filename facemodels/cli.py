@@ -586,7 +586,7 @@ def report(
             out,
             None if prepared is None else PreparedSet(prepared),
             ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
-            name=model.resolve().name if model else "the newest run",
+            name=_name(model),
             labels=labels,
             teacher=None if taught_by is None else PreparedSet(taught_by),
             z0=baseline,
@@ -804,6 +804,14 @@ def _load(model: Path | None):
         print("facemodels: no run under runs/: taking the network of the package", file=sys.stderr)
         path = Path(_SHIPPED)
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
+
+
+def _name(model: Path | None) -> str:
+    """What a network is called: its directory, or that of its run."""
+    if model is None:
+        return "the newest run"
+    place = model.resolve()
+    return place.parent.name if place.name == "model" or place.name.startswith("checkpoint-") else place.name
 
 
 def _factors(expression: bool, pose: bool, light: bool, identity: bool) -> tuple[list[str], bool]:

@@ -124,6 +124,12 @@ class Material:
             return False
         return True
 
+    @property
+    def exact_split(self) -> str:
+        """The split whose faces are compared with their exact factors: that of the report, of "all" the split test."""
+        held_out = "test" in self.prepared.table["split"][:]
+        return ("test" if held_out else "train") if self.split == "all" else self.split
+
     @cached_property
     def ours(self) -> dict[str, Array]:
         """The codes of our network by factor."""
