@@ -3,8 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,9 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_INTERRUPTED = 130
+_PARTLY, _INTERRUPTED = 1, 130
+_SHOWN = 12  # rows of a sheet
 _RUNS = Path("runs")
 _SHIPPED = "facefactors"
+_PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 Model = Annotated[
     Path | None,
@@ -30,6 +33,13 @@ Model = Annotated[
         " facefactors, the network that comes with the package."
     ),
 ]
+
+Expression = Annotated[bool, typer.Option("--expression", help="Take the expression.")]
+Pose = Annotated[bool, typer.Option("--pose", help="Take the pose.")]
+Light = Annotated[bool, typer.Option("--light", help="Take the light.")]
+Identity = Annotated[bool, typer.Option("--identity", help="Take the identity.")]
+Face = Annotated[int, typer.Option(min=1, help="Which face of the photo: 1 is the largest, 2 the next smaller one.")]
+TargetFace = Annotated[int, typer.Option(min=1, help="The same of the target.")]
 
 
 def main() -> NoReturn:
@@ -306,28 +316,114 @@ def train_verifier(
 @app.command()
 def edit(
     source: Annotated[Path, typer.Argument(help="Photo to edit.")],
-    target: Annotated[Path, typer.Argument(help="Photo whose factors it takes.")],
-    expression: Annotated[bool, typer.Option("--expression", help="Take the expression.")] = False,
-    pose: Annotated[bool, typer.Option("--pose", help="Take the pose.")] = False,
-    light: Annotated[bool, typer.Option("--light", help="Take the light.")] = False,
-    identity: Annotated[bool, typer.Option("--identity", help="Take the identity.")] = False,
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="TARGET...", help="Photos whose factors it takes, or folders of photos.")
+    ],
+    expression: Expression = False,
+    pose: Pose = False,
+    light: Light = False,
+    identity: Identity = False,
     model: Model = None,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("edit.png"),
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Also put each edit back into the whole photo, in files beside OUT.")
+    ] = False,
+    detail: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="How much of its own detail the photo keeps in --paste, where nothing moves."),
+    ] = 1.0,
+    face: Face = 1,
+    target_face: TargetFace = 1,
 ) -> None:
-    """Exchange factors between two photos and write a labelled picture; without a flag, show each of the four."""
-    from facemodels.data.alignment import load_photo
-    from facemodels.editing import EDITABLE, to_tensor
-    from facemodels.fitting.landmarks import MediaPipeDetector
-    from facemodels.sheets import edit_sheet
+    """Give a photo factors of others and write a labelled picture with a row for each of them.
 
-    _check_picture(out)
-    network = _load(model)
-    chosen = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
-    factors = [name for name, wanted in chosen.items() if wanted] or list(EDITABLE)
-    detector = MediaPipeDetector()
+    Without a flag it shows each of the four; with several also all of them together, and --paste takes that. Targets
+    that cannot be used are named and left out, and the status is then 1.
+    """
+    from facemodels.data.loading import Failure, load_photos
+    from facemodels.editing import edit_photos, to_tensor, transfer
+    from facemodels.figures import check_picture, save_picture
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.pasting import write_pasted
+    from facemodels.sheets import photo_edits_sheet
+
+    check_picture(out)
+    network, detector = _load(model), MediaPipeDetector()
     size = network.config.size
-    mine, theirs = (to_tensor(load_photo(path, detector, size=size).crop) for path in (source, target))
-    edit_sheet(network, mine, theirs, factors, together=any(chosen.values()) and len(factors) > 1).save(out)
+    photo = _photo(source, detector, size, face)
+    factors, asked = _factors(expression, pose, light, identity)
+    edits = {name: [name] for name in factors} | ({"together": factors} if asked and len(factors) > 1 else {})
+    crop = to_tensor(photo.crop)
+    own = transfer(network, crop, crop, [])
+    edited, failed = [], []
+    alone = len(targets) == 1 and not targets[0].is_dir()
+    targets_read = _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face")
+    for one in edit_photos(network, photo, targets_read, edits):
+        if isinstance(one, Failure):
+            if alone:
+                raise InputError(one.reason)
+            print(f"facemodels: {one.reason}", file=sys.stderr)
+            failed.append(one)
+            continue
+        edited.append(one)
+        for label in (["together"] if "together" in edits else factors) if paste else []:
+            print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
+    if not edited:
+        raise InputError(f"none of the {len(failed)} targets can be used; each was named above")
+    save_picture(photo_edits_sheet(crop[0], own.image[0], edited), out)
+    print(f"wrote {out}")
+    if failed:
+        print(f"{len(failed)} of {len(failed) + len(edited)} targets were left out", file=sys.stderr)
+        raise typer.Exit(_PARTLY)
+
+
+@app.command()
+def interpolate(
+    source: Annotated[Path, typer.Argument(help="Photo to start from.")],
+    target: Annotated[Path, typer.Argument(help="Photo whose factors are approached.")],
+    expression: Expression = False,
+    pose: Pose = False,
+    light: Light = False,
+    identity: Identity = False,
+    model: Model = None,
+    steps: Annotated[int, typer.Option(min=2, help="Pictures from one to the other; 11 are 0.1 apart.")] = 11,
+    out: Annotated[Path, typer.Option(help="Picture to write, a row a factor; or .gif or .mp4, which moves.")] = Path(
+        "interpolation.png"
+    ),
+    rate: Annotated[float, typer.Option(min=0.1, max=50, help="Pictures a second of what moves.")] = 10.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Show the steps pasted into the photo, not the network's small pictures.")
+    ] = False,
+    face: Face = 1,
+    target_face: TargetFace = 1,
+) -> None:
+    """Move one factor after the other from a photo to another; without a flag each of the four."""
+    from facemodels.editing import interpolate as interpolate_faces
+    from facemodels.editing import to_tensor
+    from facemodels.figures import check_picture, save_picture
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.movies import MOVIE_SUFFIXES, write_movie
+    from facemodels.pasting import enlarged
+    from facemodels.sheets import pasted_steps, steps_frames, steps_sheet
+
+    check_picture(out, sorted(MOVIE_SUFFIXES))
+    network, detector = _load(model), MediaPipeDetector()
+    size = network.config.size
+    mine = _photo(source, detector, size, face)
+    theirs = _photo(target, detector, size, target_face, "--target-face")
+    factors, _ = _factors(expression, pose, light, identity)
+    if paste:
+        mine, theirs = enlarged(mine, _PASTED), enlarged(theirs, _PASTED)
+        ends = to_tensor(mine.photo), to_tensor(theirs.photo)
+        moving = {name: pasted_steps(network, mine, theirs, name, steps) for name in factors}
+    else:
+        ends = to_tensor(mine.crop), to_tensor(theirs.crop)
+        moving = {name: interpolate_faces(network, *ends, name, steps) for name in factors}
+    zoom = 1 if paste else 2
+    if out.suffix.lower() in MOVIE_SUFFIXES:
+        write_movie(out, steps_frames(ends[0][0], moving, ends[1][0], zoom), rate)
+    else:
+        save_picture(steps_sheet(ends[0][0], moving, ends[1][0], zoom), out)
     print(f"wrote {out}")
 
 
@@ -374,39 +470,6 @@ def evaluate(
 
 
 @app.command()
-def export(
-    model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
-    out: Annotated[Path, typer.Argument(help="Directory to write to.")],
-    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
-    pt2: Annotated[
-        bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
-    ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
-    morphable: Annotated[
-        bool,
-        typer.Option(
-            "--morphable/--no-morphable", help="Put the morphable model beside the cores, if its licence lets you."
-        ),
-    ] = True,
-    report: Annotated[
-        Path | None, typer.Option(help="JSON of `facemodels evaluate --out`, whose figures the model card shows.")
-    ] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
-    trained_on: Annotated[str | None, typer.Option(help="A sentence about the training data, for the card.")] = None,
-) -> None:
-    """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
-    from facemodels.evaluation.report import Report
-    from facemodels.export import export as export_network
-
-    facts = {} if report is None else Report.load(report).facts()
-    facts |= {"licence": licence, "data_licence": licence} if licence else {}
-    facts |= {"training_data": trained_on} if trained_on else {}
-    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx, morphable=morphable, facts=facts)
-    for line in exported.lines():
-        print(line)
-
-
-@app.command()
 def probe(
     labels: Annotated[
         Path, typer.Argument(help="CSV with the columns path, identity, expression, pose; or a prepared FaceFactors.")
@@ -441,6 +504,299 @@ def probe(
         out.write_text(json.dumps(protocol.to_dict(), indent=1) + "\n")
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Argument(help="Directory to write to.")],
+    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
+    morphable: Annotated[
+        bool,
+        typer.Option(
+            "--morphable/--no-morphable", help="Put the morphable model beside the cores, if its licence lets you."
+        ),
+    ] = True,
+    report: Annotated[
+        Path | None, typer.Option(help="JSON of `facemodels evaluate --out`, whose figures the model card shows.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="A sentence about the training data, for the card.")] = None,
+) -> None:
+    """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
+    from facemodels.evaluation.report import Report
+    from facemodels.export import export as export_network
+
+    facts = {} if report is None else Report.load(report).facts()
+    facts |= {"licence": licence, "data_licence": licence} if licence else {}
+    facts |= {"training_data": trained_on} if trained_on else {}
+    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx, morphable=morphable, facts=facts)
+    for line in exported.lines():
+        print(line)
+
+
+@app.command()
+def report(
+    model: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or run, here or on the hub; by default the newest run.")
+    ] = None,
+    prepared: Annotated[
+        Path | None, typer.Option(help="Prepared set to measure on; by default FaceFactors is rendered.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns `file` and any of `identity`, `expression`, `pose` and `light`."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column that stands in for `expression`.")] = "Smiling",
+    split: Annotated[str, typer.Option(help="test, train, or all of a set that was not trained on.")] = "test",
+    limit: Annotated[
+        int, typer.Option(min=0, help="Measure at most so many faces, evenly spread; 0 for all of them.")
+    ] = 2000,
+    taught_by: Annotated[
+        Path | None, typer.Option(help="Set whose split train the baselines learn from; by default the set itself.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Adversarial autoencoder that `train-baseline` has trained.")
+    ] = None,
+    baseline_steps: Annotated[
+        int, typer.Option(min=0, help="Steps to train one for where none is given; 0 goes without.")
+    ] = 600,
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+    out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("report"),
+) -> None:
+    """Write OUT/index.html: every figure and table of the paper for a network, beside the baselines."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.page import ReportSettings
+    from facemodels.evaluation.page import report as write_report
+    from facemodels.networks.verification import load_verifier
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    if out and not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
+    network = _load(model)
+    try:
+        page = write_report(
+            network,
+            out,
+            None if prepared is None else PreparedSet(prepared),
+            ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
+            name=model.resolve().name if model else "the newest run",
+            labels=labels,
+            teacher=None if taught_by is None else PreparedSet(taught_by),
+            z0=baseline,
+            verifier=None if verifier is None else load_verifier(verifier),
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what the baselines have learnt, and the same command goes on from there")
+    print(f"look at {page}")
+
+
+@app.command("train-baseline")
+def train_baseline(
+    prepared: Annotated[Path, typer.Argument(help="Prepared set; its split train is learnt from.")],
+    out: Annotated[Path, typer.Option(help="File of weights to write.")] = Path("z0.safetensors"),
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 3000,
+    batch: Annotated[int, typer.Option(min=2, help="Faces at once.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, order and draws.")] = 0,
+) -> None:
+    """Train the adversarial autoencoder Z0 that the paper compares its codes with.
+
+    The same command goes on where a run was ended.
+    """
+    from facemodels.baselines import AdversarialConfig, train_adversarial
+    from facemodels.data.dataset import PreparedSet
+
+    faces = PreparedSet(prepared)
+    config = AdversarialConfig(size=faces.size, steps=steps, batch=batch, seed=seed)
+    try:
+        train_adversarial(faces, out, config)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what is done, and the same command goes on from there")
+    print(f"wrote {out}")
+
+
+@app.command()
+def animate(
+    video: Annotated[Path, typer.Argument(help="Video of somebody who makes faces; its sound is not kept.")],
+    template: Annotated[Path, typer.Argument(help="Photo that makes them, too.")],
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Film to write: .mp4, .mov, .mkv, .webm or .gif.")] = Path("animation.mp4"),
+    pose: Pose = False,
+    smooth: Annotated[float, typer.Option(min=0, help="Smooth over time, so strongly; 10 is a good choice.")] = 0.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Write the whole photo with its animated face, alone and in full size.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first frames.")] = None,
+    face: Annotated[int, typer.Option(min=1, help="Which face of the video to follow; 1 is the largest.")] = 1,
+    template_face: Annotated[int, typer.Option(min=1, help="Which face of the photo; 1 is the largest.")] = 1,
+) -> None:
+    """Give a photo the expression of every frame of a video, beside the video and the photo warped to its landmarks.
+
+    Frames without a face hold the last expression. A video that breaks off is used as far as it can be read, and the
+    status is then 1.
+    """
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.movies import check_movie
+    from facemodels.video import animate as animate_photo
+
+    check_movie(out)
+    network, detector = _load(model), MediaPipeDetector()
+    photo = _photo(template, detector, network.config.size, template_face, "--template-face")
+    try:
+        animation = animate_photo(
+            network,
+            video,
+            photo,
+            out,
+            detector,
+            pose=pose,
+            smooth=smooth,
+            face=face,
+            whole=paste,
+            limit=limit,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was written")
+    for line in animation.lines():
+        print(line)
+    if animation.broken:
+        raise typer.Exit(_PARTLY)
+
+
+@app.command()
+def reconstruct(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")],
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Directory of the meshes; made if it does not exist.")] = Path("meshes"),
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="glb (also without this), obj or ply; again for a second one.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="stream, coefficients or fit (to landmarks); again for a second one; by default all three."),
+    ] = None,
+    albedo: Annotated[
+        bool, typer.Option("--albedo", help="The network's colours, free of light, instead of the photo's.")
+    ] = False,
+    detail: Annotated[int, typer.Option(min=32, max=4096, help="Side of the texture in pixels.")] = 512,
+    turntable: Annotated[bool, typer.Option("--turntable", help="Also write a GIF of each mesh as it turns.")] = False,
+) -> None:
+    """Make 3D meshes of the faces in photos, in mm (GLB in metres), and a picture of all of them.
+
+    A photo that cannot be used is named on the standard error, the others are made, and the status is then 1.
+    """
+    from facemodels.data.alignment import load_photo
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.mesh import FORMATS
+    from facemodels.progress import progress_bar
+    from facemodels.reconstruction import SHAPES, morphable_of
+    from facemodels.reconstruction import reconstruct as reconstruct_photo
+    from facemodels.sheets import reconstruction_sheet
+    from facemodels.sheets import turntable as turned
+
+    formats, shape = formats or ["glb"], shape or list(SHAPES)
+    _check_choices("format", formats, [ending.lstrip(".") for ending in FORMATS])
+    _check_choices("shape", shape, SHAPES)
+    files = _photos(photos)
+    network, detector = _load(model), MediaPipeDetector()
+    morphable = morphable_of(network)
+    if not network.config.cores and shape == ["stream"]:
+        raise InputError("this network was exported without its cores, so it has no shape stream; ask for coefficients")
+    out.mkdir(parents=True, exist_ok=True)
+    done, failed = [], 0
+    names = _distinct([file.stem for file in files])
+    for file, name in progress_bar(list(zip(files, names, strict=True)), "reconstruct", disable=len(files) < 3):
+        try:
+            photo = load_photo(file, detector, size=network.config.size)
+        except InputError as error:
+            print(f"facemodels: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo)
+        for kind, mesh in one.meshes.items():
+            if kind not in shape:
+                continue
+            for ending in formats:
+                print(f"wrote {mesh.save(out / f'{name}-{kind}.{ending}')[-1]}")
+            if turntable:
+                _save_film(turned(mesh), out / f"{name}-{kind}.gif")
+        done.append(one)
+    if not done:
+        raise InputError(f"none of {len(files)} photos shows a face that can be used")
+    sheet = out / "reconstruction.png"
+    reconstruction_sheet(done[:_SHOWN], morphable).save(sheet)
+    print(f"wrote {sheet}")
+    if failed:
+        print(f"facemodels: {failed} of {len(files)} photos were left out", file=sys.stderr)
+        raise typer.Exit(_PARTLY)
+
+
+@app.command("app")
+def play(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
+) -> None:
+    """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
+    from threading import Event
+
+    from facemodels.app import serve
+
+    network = _load(model)
+    print("starting the page; it takes some seconds", flush=True)
+    with serve(network, host=host, port=port, open_browser=open_browser) as address:
+        print(f"the page is at {address} until you press Ctrl-C", flush=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            print("\nended; nothing was kept")
+
+
+def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no {what} {name!r}; choose one of {', '.join(known)}")
+
+
+def _photos(paths: list[Path]) -> list[Path]:
+    """Files as they are, and the photos of folders."""
+    from facemodels.data.sources import is_photo
+
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if is_photo(file.name)) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"there is no photo in the folder {path}")
+        files += inside
+    return files
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The same names, those that come again with a number."""
+    return [
+        name if names.index(name) == place else f"{name}-{names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    ]
+
+
+def _save_film(frames: list[Any], path: Path) -> None:
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, loop=0)
+    print(f"wrote {path}")
+
+
 def _load(model: Path | None):
     from facemodels.autoencoder import NeuroTensorialAutoencoder
     from facemodels.training.checkpoint import newest_run, resolve
@@ -452,11 +808,30 @@ def _load(model: Path | None):
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
 
 
-def _check_picture(path: Path) -> None:
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InputError(f"{path} is no name for a picture; end it in .png or .jpg")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"the directory of {path} does not exist; make it first")
+def _factors(expression: bool, pose: bool, light: bool, identity: bool) -> tuple[list[str], bool]:
+    """The factors to take, all without a flag, and whether there was one."""
+    from facemodels.editing import EDITABLE
+
+    flags = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
+    return [name for name, wanted in flags.items() if wanted] or list(EDITABLE), any(flags.values())
+
+
+def _photo(path: Path, detector: Any, size: int, face: int, option: str = "--face") -> Any:
+    """The aligned photo."""
+    from facemodels.data.alignment import load_photo
+
+    return next(_noted(iter([load_photo(path, detector, size=size, face=face)]), face, option))
+
+
+def _noted(photos: Iterator[Any], face: int, option: str) -> Iterator[Any]:
+    """Photos as they come; that one shows other faces, too, is said on the standard error."""
+    from facemodels.data.loading import Failure
+
+    for photo in photos:
+        if not isinstance(photo, Failure) and face == 1 and photo.landmarks.faces > 1:
+            count = photo.landmarks.faces
+            print(f"{photo.name} shows {count} faces; the largest is taken, {option} takes another", file=sys.stderr)
+        yield photo
 
 
 def _stop(message: str) -> NoReturn:

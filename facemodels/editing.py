@@ -1,6 +1,6 @@
 """Edits of faces by exchanging codes (the paper's section 4.1 and appendix D)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder, Rendering, check_images
 from facemodels.codes import Codes, check_factor
-from facemodels.networks import fill_face
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.data.loading import Failure
+from facemodels.networks import fill_face, widen
 
 EDITABLE = ("expression", "pose", "light", "identity")
 """The factors that make sense to take over from another face."""
@@ -24,11 +26,37 @@ class Edit:
         image: The edited faces in their surroundings, (n, 3, 64, 64) in [0, 1].
         codes: The codes that were decoded.
         rendering: Everything decoded from them.
+        region: Where the pictures show something of a face, the old one or the new, (n, 1, h, w) in [0, 1].
     """
 
     image: Float[Tensor, "n 3 h w"]
     codes: Codes
     rendering: Rendering
+    region: Float[Tensor, "n 1 h w"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, row: int) -> "Edit":
+        """One of the faces, as a batch of one."""
+        rows = slice(row, row + 1) if row != -1 else slice(-1, None)
+        parts = {name: None if value is None else value[rows] for name, value in vars(self.rendering).items()}
+        return Edit(self.image[rows], self.codes[rows], Rendering(**parts), self.region[rows])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class PhotoEdit:
+    """A photo edited with the factors of another.
+
+    Attributes:
+        name: What the other photo is called.
+        target: Its aligned crop, (3, h, w) in [0, 1].
+        edits: By label, each of one face.
+    """
+
+    name: str
+    target: Float[Tensor, "3 h w"]
+    edits: Mapping[str, Edit]
 
 
 @torch.no_grad()
@@ -63,19 +91,68 @@ def transfer(
         check_factor("transfer", name)
     check_images("transfer", source, model.config.size)
     check_images("transfer", target, model.config.size)
-    codes = model.encode(source)
-    donor = model.encode(target)
-    return decode_edit(model, source, codes.replace(**{name: getattr(donor, name) for name in names}), "pose" in names)
+    return decode_edit(model, exchanged(model.encode(source), model.encode(target), names), "pose" in names)
+
+
+def exchanged(codes: Codes, other: Codes, factors: Sequence[str]) -> Codes:
+    """Codes with some factors of other faces."""
+    return codes.replace(**{name: getattr(other, name) for name in factors})
 
 
 @torch.no_grad()
-def decode_edit(model: NeuroTensorialAutoencoder, source: Float[Tensor, "n 3 h w"], codes: Codes, turned: bool) -> Edit:
-    """Decode edited codes into the surroundings of `source`; `turned` says that the pose is not the source's."""
+def decode_edit(model: NeuroTensorialAutoencoder, codes: Codes, turned: bool = False) -> Edit:
+    """Decode edited codes into the surroundings they come from; `turned` says that the pose is another's."""
     rendering = model.decode(codes)
     if not turned:
-        return Edit(rendering.image, codes, rendering)
+        return Edit(rendering.image, codes, rendering, rendering.mask)
     image = turn_in_place(rendering.face, rendering.face_mask, rendering.background, rendering.mask)
-    return Edit(image, codes, rendering)
+    return Edit(image, codes, rendering, torch.maximum(rendering.face_mask, widen(rendering.mask)))
+
+
+@torch.no_grad()
+def edit_photos(
+    model: NeuroTensorialAutoencoder,
+    source: AlignedPhoto,
+    targets: Iterable[AlignedPhoto | Failure],
+    edits: Mapping[str, Sequence[str]],
+) -> Iterator[PhotoEdit | Failure]:
+    """Edit one photo with the factors of many others, one after the other.
+
+    Args:
+        model: A trained network.
+        source: Photo to edit, its crop of the network's size.
+        targets: Photos whose factors it takes, as `load_photos` reads them.
+        edits: Factors to take at once, by label: `{"smile": ["expression"], "both": ["expression", "light"]}`.
+
+    Returns:
+        For each target the edits; targets that failed come through as they are.
+
+    Raises:
+        ValueError: A factor is unknown, or the source's crop has another size.
+    """
+    for name in {name for factors in edits.values() for name in factors}:
+        check_factor("edit_photos", name)
+    return _edits(model, model.encode(to_tensor(source.crop)), targets, edits)
+
+
+@torch.no_grad()
+def _edits(
+    model: NeuroTensorialAutoencoder,
+    codes: Codes,
+    targets: Iterable[AlignedPhoto | Failure],
+    edits: Mapping[str, Sequence[str]],
+) -> Iterator[PhotoEdit | Failure]:
+    for target in targets:
+        if isinstance(target, Failure):
+            yield target
+            continue
+        crop = to_tensor(target.crop)
+        donor = model.encode(crop)
+        decoded = {
+            label: decode_edit(model, exchanged(codes, donor, factors), "pose" in factors)
+            for label, factors in edits.items()
+        }
+        yield PhotoEdit(target.name, crop[0], decoded)
 
 
 def turn_in_place(
@@ -96,7 +173,6 @@ def turn_in_place(
     return (face_mask * face + (1 - face_mask) * surroundings).clamp(0, 1)
 
 
-@torch.no_grad()
 def interpolate(
     model: NeuroTensorialAutoencoder,
     source: Float[Tensor, "1 3 h w"],
@@ -114,15 +190,33 @@ def interpolate(
         steps: Number of pictures; the first has the source's factor, the last the target's.
 
     Raises:
-        ValueError: The factor is unknown, or there is more than one face on a side.
+        ValueError: The factor is unknown, there is more than one face on a side, or fewer than two steps.
+    """
+    return interpolated(model, source, target, factor, steps).image
+
+
+@torch.no_grad()
+def interpolated(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "1 3 h w"],
+    target: Float[Tensor, "1 3 h w"],
+    factor: str,
+    steps: int = 11,
+) -> Edit:
+    """The same as `interpolate`, with codes and everything else that was decoded.
+
+    Raises:
+        ValueError: As `interpolate` does.
     """
     check_factor("interpolate", factor)
+    if steps < 2:
+        raise ValueError(f"interpolate: takes at least 2 steps, got {steps}; the first and the last are the two faces")
     if len(source) != 1 or len(target) != 1:
         raise ValueError(f"interpolate: takes one face on each side, got {len(source)} and {len(target)}")
     start, end = model.encode(source), model.encode(target)
     amounts = torch.linspace(0, 1, steps).tolist()
     codes = Codes.cat([start.interpolate(end, factor, amount) for amount in amounts])
-    return decode_edit(model, source, codes, factor == "pose").image
+    return decode_edit(model, codes, factor == "pose")
 
 
 def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 h w"]:

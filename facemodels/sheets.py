@@ -1,23 +1,34 @@
 """The pictures in which a network is looked at: edits, parts, interpolations."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
-from facemodels.editing import EDITABLE, interpolate, transfer, turn_in_place
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
-from facemodels.figures import grid, normals_as_colours, on_paper
+from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
+from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
+from facemodels.pasting import paste
+from facemodels.reconstruction import Reconstruction
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
+from facemodels.rendering.picture import picture_of
 
 _MESH_LIGHT = torch.tensor([[0.4, 0.2, 0.4, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]])
 _MESH_YAW = 0.45  # radians, so that the profile of the nose shows
+_SIDE, _SWING = 0.6, 0.9  # radians: of a second view, and to which a turning mesh goes
+_SHAPE_NAMES = {"stream": "shape stream", "coefficients": "coefficients", "fit": "landmark fit"}
 
 
 def edit_sheet(
@@ -54,20 +65,54 @@ def edit_sheet(
     return grid(pairs, columns=labels, row_labels=["edited", "rendered"] * len(rows), zoom=zoom)
 
 
+def photo_edits_sheet(
+    source: Float[Tensor, "3 h w"], own: Float[Tensor, "3 h w"], edited: Sequence[PhotoEdit], zoom: int = 2
+) -> Image.Image:
+    """One row a target: the source, the target, the source's reconstruction, then each edit (Figures 3, 4, 8, 9).
+
+    Args:
+        source: Crop that was edited.
+        own: Its reconstruction.
+        edited: What `edit_photos` made of it, with the same labels.
+        zoom: Factor of enlargement.
+    """
+    rows = [[source, one.target, own, *(edit.image[0] for edit in one.edits.values())] for one in edited]
+    names = [_shortened(Path(one.name).name) for one in edited] if len(edited) > 1 else []
+    return grid(rows, columns=["source", "target", "reconstruction", *edited[0].edits], row_labels=names, zoom=zoom)
+
+
+def _shortened(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 @torch.no_grad()
 def parts_sheet(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], zoom: int = 2) -> Image.Image:
     """One row a face: everything the three streams decode."""
     codes = model.encode(images)
     parts = model.decode(codes)
-    frontal_mask = _frontal_mask(model, codes)
-    columns = _columns(images, parts.image, parts.face, parts, parts.mask, parts.background)
-    if parts.frontal is not None and parts.frontal_normals is not None:
-        columns["frontal"] = on_paper(parts.frontal, frontal_mask)
-        columns["frontal normals"] = normals_as_colours(parts.frontal_normals, frontal_mask)
+    columns = {"input": images, "reconstruction": parts.image} | part_pictures(model, codes, parts)
     if parts.shape is not None and model.morphable is not None:
         columns["3D shape"] = mesh_pictures(parts.shape, model.morphable)
     rows = list(zip(*columns.values(), strict=True))
     return grid(rows, columns=list(columns), zoom=zoom)
+
+
+def part_pictures(
+    model: NeuroTensorialAutoencoder, codes: Codes, parts: Rendering
+) -> dict[str, Float[Tensor, "n c h w"]]:
+    """Pictures of what a composite is made of, by name, those of stream 3 only if the network has its core.
+
+    Args:
+        model: The network.
+        codes: What was decoded.
+        parts: `model.decode(codes)`.
+    """
+    pictures = _face_pictures(parts.face, parts, parts.mask, parts.background)
+    if parts.frontal is not None and parts.frontal_normals is not None:
+        mask = _frontal_mask(model, codes)
+        pictures["frontal"] = on_paper(parts.frontal, mask)
+        pictures["frontal normals"] = normals_as_colours(parts.frontal_normals, mask)
+    return pictures
 
 
 @torch.no_grad()
@@ -93,7 +138,8 @@ def training_sheet(
         return mask * face.image + (1 - mask) * background
 
     own = paint(model, codes)
-    columns = _columns(images, composite(own), own.image, own, mask, background) | {"other": others}
+    columns = {"input": images, "reconstruction": composite(own)}
+    columns |= _face_pictures(own.image, own, mask, background) | {"other": others}
     for factor in EDITABLE:
         face = paint(model, codes.replace(**{factor: getattr(donor, factor)}))
         columns[factor] = composite(face)
@@ -103,13 +149,11 @@ def training_sheet(
     return grid(list(zip(*columns.values(), strict=True)), columns=list(columns), zoom=zoom)
 
 
-def _columns(
-    photo: Tensor, image: Tensor, face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
-) -> dict[str, Tensor]:
-    """Pictures and what their composites are made of, by the columns' labels."""
+def _face_pictures(
+    face: Tensor, parts: Face | Rendering, mask: Tensor, background: Tensor
+) -> dict[str, Float[Tensor, "n c h w"]]:
+    """What composites are made of, by the columns' labels."""
     return {
-        "input": photo,
-        "reconstruction": image,
         "face": on_paper(face, mask),
         "albedo": on_paper(parts.albedo, mask),
         "normals": normals_as_colours(parts.normals, mask),
@@ -136,9 +180,55 @@ def interpolation_sheet(
     zoom: int = 2,
 ) -> Image.Image:
     """One row a factor: the source, the steps to the target's factor, the target (the paper's Figures 10 and 11)."""
-    rows = [[source[0], *interpolate(model, source, target, name, steps), target[0]] for name in factors]
-    amounts = [f"{step / (steps - 1):.1f}" for step in range(steps)]
-    return grid(rows, columns=["source", *amounts, "target"], row_labels=factors, zoom=zoom)
+    return steps_sheet(
+        source[0], {name: interpolate(model, source, target, name, steps) for name in factors}, target[0], zoom
+    )
+
+
+def steps_sheet(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a factor: the source, the steps from it to the target, the target."""
+    rows = [[source, *pictures, target] for pictures in moving.values()]
+    last = len(rows[0]) - 3
+    amounts = [f"{step / last:.2g}" for step in range(last + 1)]
+    return grid(rows, columns=["source", *amounts, "target"], row_labels=list(moving), zoom=zoom)
+
+
+def steps_frames(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
+    zoom: int = 2,
+) -> list[UInt8[np.ndarray, "height width 3"]]:
+    """The same as a moving picture: one column a factor between source and target, there and back again."""
+    labels = ["source", *moving, "target"]
+    there = [
+        np.asarray(grid([[source, *pictures, target]], columns=labels, zoom=zoom))
+        for pictures in zip(*moving.values(), strict=True)
+    ]
+    return there + there[-2:0:-1]
+
+
+@torch.no_grad()
+def pasted_steps(
+    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, target: AlignedPhoto, factor: str, steps: int = 11
+) -> Float[Tensor, "steps 3 h w"]:
+    """The steps of `interpolate` pasted into a photo of any size.
+
+    Args:
+        model: A trained network.
+        photo: Photo to start from, its crop of the network's size.
+        target: Photo whose factor is approached.
+        factor: One of `facemodels.editing.EDITABLE`.
+        steps: Number of pictures.
+    """
+    crop = to_tensor(photo.crop)
+    edit, own = interpolated(model, crop, to_tensor(target.crop), factor, steps), transfer(model, crop, crop, [])
+    return torch.cat([to_tensor(paste(photo, edit[step], own)) for step in range(steps)])
 
 
 def mesh_pictures(
@@ -158,3 +248,41 @@ def mesh_pictures(
     )
     picture = on_paper((0.85 * shade(normals, _MESH_LIGHT.expand(count, -1))).clamp(0, 1), mask)
     return torch.nn.functional.avg_pool2d(picture, supersample).expand(-1, 3, -1, -1)
+
+
+def reconstruction_sheet(
+    reconstructions: Sequence[Reconstruction], morphable: MorphableModel, size: int = 160
+) -> Image.Image:
+    """One row a photo: its face in 3D by the network and by a fit to landmarks, grey and in colours (Figure 5).
+
+    Args:
+        reconstructions: From `facemodels.reconstruction.reconstruct`, all of one network.
+        morphable: The network's, for what belongs to the face.
+        size: Side of each picture in pixels.
+    """
+    rows = []
+    for one in reconstructions:
+        row = [torch.nn.functional.interpolate(one.picture[None], size, mode="bicubic")[0].clamp(0, 1)]
+        for mesh in one.meshes.values():
+            face = [replace(mesh, triangles=mesh.triangles[morphable.face])]
+            views = (
+                picture_of(face, size=size, clay=True),
+                picture_of(face, yaw=_SIDE, size=size, clay=True),
+                picture_of(face, yaw=_SIDE, size=size),
+            )
+            row += [view[0] for view in views]
+        rows.append(row)
+    names = [_SHAPE_NAMES[name] for name in reconstructions[0].meshes] if reconstructions else []
+    return grid(rows, columns=["photo", *(title for name in names for title in ("", name, ""))], zoom=1)
+
+
+def turntable(mesh: Mesh, frames: int = 48, size: int = 256) -> list[Image.Image]:
+    """A mesh that looks to both sides: pictures of one round, which can be repeated for ever.
+
+    Args:
+        mesh: The mesh.
+        frames: Number of pictures.
+        size: Side of each in pixels.
+    """
+    turns = [_SWING * math.sin(2 * math.pi * frame / frames) for frame in range(frames)]
+    return [Image.fromarray(to_bytes(picture_of([mesh], yaw=yaw, size=size)[0])) for yaw in turns]

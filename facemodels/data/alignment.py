@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facemodels.config import FIVE_POINTS, SIZE
 from facemodels.errors import InputError
-from facemodels.fitting.landmarks import LandmarkDetector, Landmarks
+from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, find_faces
 
 TEMPLATE = np.array(FIVE_POINTS)
 """Where the eyes' centres, the nose tip and the mouth's corners lie in the 64x64 crop, in pixels."""
@@ -45,6 +45,14 @@ class AlignedPhoto:
     transform: Float[np.ndarray, "2 3"]
     landmarks: Landmarks
 
+    def enlarged(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """The same crop in other pixels, taken from the photo anew.
+
+        Args:
+            size: Side in pixels.
+        """
+        return cut_out(self.photo, self.transform, size)
+
 
 def check_size(caller: str, size: int) -> None:
     """Refuse crops of a size that no network takes.
@@ -60,24 +68,35 @@ def check_size(caller: str, size: int) -> None:
 
 
 def load_photo(
-    photo: str | os.PathLike[str] | bytes, detector: LandmarkDetector, name: str = "", *, size: int = SIZE
+    photo: str | os.PathLike[str] | bytes,
+    detector: LandmarkDetector,
+    name: str = "",
+    *,
+    size: int = SIZE,
+    face: int = 1,
 ) -> AlignedPhoto:
-    """Read a photo, find its largest face and align it.
+    """Read a photo, find a face in it and align it.
 
     Args:
         photo: Path, or the bytes of the file.
         detector: Finds the landmarks.
         name: What to call the photo in messages; by default the path.
         size: Side of the crop in pixels, as the network takes it.
+        face: Which of the faces in the photo: 1 is the largest, 2 the next smaller one, and so on.
 
     Raises:
-        InputError: The file is no image, or no face was found in it.
+        InputError: The file is no image, or shows no face or not that many.
     """
+    if face < 1:
+        raise InputError(f"faces of a photo are counted from 1, got {face}")
     name = name or _name(photo)
     image = read_image(photo, name)
-    landmarks = detector.detect(image)
-    if landmarks is None:
+    faces = find_faces(detector, image)
+    if not faces:
         raise InputError(f"no face found in {name}; try a larger or more frontal photo")
+    if face > len(faces):
+        raise InputError(f"{name} has no face {face}; faces found in it: {len(faces)}")
+    landmarks = faces[face - 1]
     crop, transform = align(image, landmarks.five, size)
     return AlignedPhoto(name, image, crop, transform, landmarks.moved(transform))
 
@@ -105,9 +124,16 @@ def align(
         Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", PAMI 13(4), 1991.
     """
     transform = similarity(five, TEMPLATE)
+    return cut_out(image, transform, size), transform
+
+
+def cut_out(
+    image: UInt8[np.ndarray, "height width 3"], transform: Float[np.ndarray, "2 3"], size: int = SIZE
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The crop that a transform of `align` stands for, of any size."""
     to_image = invert(transform)
     to_image[:, :2] *= SIZE / size
-    return resample(image, to_image, (size, size)), transform
+    return resample(image, to_image, (size, size))
 
 
 def similarity(

@@ -1,7 +1,5 @@
 """Faces painted with some codes of other faces: what every measure of a swap starts from."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +7,7 @@ from torch import Tensor
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder
 from facemodels.codes import Codes
+from facemodels.editing import exchanged as exchanged
 from facemodels.evaluation.measures import Codings, batches
 
 
@@ -52,11 +51,6 @@ def paint(model: NeuroTensorialAutoencoder, codes: Codes, pose: Float[Tensor, "n
         for name, value in vars(parts[0]).items()
     }
     return Face(**joined)  # type: ignore[arg-type]
-
-
-def exchanged(codes: Codes, other: Codes, factors: Sequence[str]) -> Codes:
-    """Codes with some factors of other faces."""
-    return codes.replace(**{name: getattr(other, name) for name in factors})
 
 
 def composite(face: Float[Tensor, "n 3 h w"], surroundings: Codings) -> Float[Tensor, "n 3 h w"]:

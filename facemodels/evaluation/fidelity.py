@@ -104,6 +104,62 @@ def differing_pairs(
     return list(sources), list(targets)
 
 
+@dataclass(frozen=True)
+class Trials:
+    """Faces to edit, and what the edits should show.
+
+    Attributes:
+        factor: What is edited.
+        sources: Numbers of the faces in their split.
+        targets: Numbers of those whose factor they take.
+        images: The faces to edit.
+        donors: Those whose factor they take.
+        truth: What the edits should show.
+        mask: Where the faces are there.
+    """
+
+    factor: str
+    sources: list[int]
+    targets: list[int]
+    images: Float[Tensor, "n 3 h w"]
+    donors: Float[Tensor, "n 3 h w"]
+    truth: Float[Tensor, "n 3 h w"]
+    mask: Float[Tensor, "n 1 h w"]
+
+    def score(self, edited: Float[Tensor, "n 3 h w"], unedited: Float[Tensor, "n 3 h w"]) -> Fidelity:
+        """How near edits come to the truth, whoever made them; `unedited` is the editor's picture without an edit."""
+        after, before, photo = (psnr(pictures, self.truth, self.mask) for pictures in (edited, unedited, self.images))
+        return Fidelity(
+            edited=float(after.mean()),
+            unedited=float(before.mean()),
+            better=float((after > before).float().mean()),
+            photo=float(photo.mean()),
+            better_than_photo=float((after > photo).float().mean()),
+            edited_ssim=float(ssim(edited, self.truth, self.mask).mean()),
+            unedited_ssim=float(ssim(unedited, self.truth, self.mask).mean()),
+            pairs=len(self.sources),
+        )
+
+
+def edit_trials(prepared: PreparedSet, factor: str, pairs: int = 100, seed: int = 0, *, split: str = "test") -> Trials:
+    """Random pairs of synthetic faces that differ in a factor, and the truth of their edits.
+
+    Args:
+        prepared: A synthetic set.
+        factor: "expression", "pose", "light" or "identity".
+        pairs: Number of pairs.
+        seed: Fixes the pairs.
+        split: Where the faces come from.
+
+    Raises:
+        InputError: The set holds photos, or all faces are alike in the factor.
+    """
+    sources, targets = differing_pairs(factors_of(prepared, split), factor, pairs, seed)
+    rows = prepared.split(split)
+    images, donors = (as_floats(pictures_of(rows.select(some))) for some in (sources, targets))
+    return Trials(factor, sources, targets, images, donors, *true_edits(prepared, split, sources, targets, factor))
+
+
 def edit_fidelity(
     model: NeuroTensorialAutoencoder,
     prepared: PreparedSet,
@@ -126,20 +182,6 @@ def edit_fidelity(
     Raises:
         InputError: The set holds photos, or all faces are alike in the factor.
     """
-    sources, targets = differing_pairs(factors_of(prepared, split), factor, pairs, seed)
-    rows = prepared.split(split)
-    images, donors = (as_floats(pictures_of(rows.select(some))) for some in (sources, targets))
-    truth, mask = true_edits(prepared, split, sources, targets, factor)
-    edited = transfer(model, images, donors, factor).image
-    unedited = transfer(model, images, donors, []).image
-    after, before, photo = (psnr(pictures, truth, mask) for pictures in (edited, unedited, images))
-    return Fidelity(
-        edited=float(after.mean()),
-        unedited=float(before.mean()),
-        better=float((after > before).float().mean()),
-        photo=float(photo.mean()),
-        better_than_photo=float((after > photo).float().mean()),
-        edited_ssim=float(ssim(edited, truth, mask).mean()),
-        unedited_ssim=float(ssim(unedited, truth, mask).mean()),
-        pairs=len(sources),
-    )
+    trials = edit_trials(prepared, factor, pairs, seed, split=split)
+    edited, unedited = (transfer(model, trials.images, trials.donors, factors).image for factors in ([factor], []))
+    return trials.score(edited, unedited)

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -90,6 +90,23 @@ class LandmarkDetector(Protocol):
         ...
 
 
+@runtime_checkable
+class FacesDetector(LandmarkDetector, Protocol):
+    """A detector that finds all faces of a photo."""
+
+    def detect_all(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Landmarks]:
+        """Landmarks of every face, the largest first."""
+        ...
+
+
+def find_faces(detector: LandmarkDetector, image: UInt8[np.ndarray, "height width 3"]) -> list[Landmarks]:
+    """The faces of a photo, the largest first; of a detector that finds only the largest, that one."""
+    if isinstance(detector, FacesDetector):
+        return detector.detect_all(image)
+    largest = detector.detect(image)
+    return [] if largest is None else [largest]
+
+
 class MediaPipeDetector:
     """MediaPipe's FaceLandmarker.
 
@@ -125,9 +142,17 @@ class MediaPipeDetector:
         Raises:
             ValueError: The image is not (height, width, 3) bytes.
         """
+        return next(iter(self.detect_all(image)), None)
+
+    def detect_all(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Landmarks]:
+        """Landmarks of every face in an RGB image, the largest first.
+
+        Raises:
+            ValueError: The image is not (height, width, 3) bytes.
+        """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
-                f"MediaPipeDetector.detect: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}"
+                f"MediaPipeDetector: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}"
             )
         small = _resized(image)
         faces = self._faces(small)
@@ -137,12 +162,10 @@ class MediaPipeDetector:
             faces = self._faces(bordered) - np.array([columns, rows, 0], np.float32)
         if not len(faces):
             faces = self._small_faces(small)
-        if not len(faces):
-            return None
         extent = np.ptp(faces[..., :2], axis=1).prod(axis=1)
         height, width = (whole / part for whole, part in zip(image.shape, small.shape[:2], strict=False))
-        largest = faces[extent.argmax()] * np.array([width, height, width], np.float32)
-        return Landmarks.from_points(largest, len(faces))
+        scale = np.array([width, height, width], np.float32)
+        return [Landmarks.from_points(faces[number] * scale, len(faces)) for number in (-extent).argsort(kind="stable")]
 
     def _small_faces(self, image: np.ndarray) -> np.ndarray:
         """Faces that are found only from nearer by, in nine overlapping parts of half the height and width."""

@@ -7,4 +7,5 @@ from facemodels.networks.encoder import Context as Context
 from facemodels.networks.encoder import Encoder as Encoder
 from facemodels.networks.filling import fill_face as fill_face
 from facemodels.networks.filling import fill_in as fill_in
+from facemodels.networks.filling import widen as widen
 from facemodels.networks.layout import channels_last as channels_last

@@ -14,8 +14,13 @@ def fill_face(images: Float[Tensor, "n c h w"], mask: Float[Tensor, "n 1 h w"]) 
         images: Of any range.
         mask: One on the face.
     """
-    reach = round(_MARGIN * images.shape[-1])
-    return fill_in(images, max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach))
+    return fill_in(images, widen(mask))
+
+
+def widen(mask: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """A mask with the margin in which the face still shows around it."""
+    reach = round(_MARGIN * mask.shape[-1])
+    return max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
 
 
 def fill_in(images: Float[Tensor, "n c h w"], hole: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n c h w"]:

@@ -1,0 +1,3 @@
+"""The page to play with: photos edited by sliders in the browser, all on this machine."""
+
+from facemodels.app.serve import serve as serve

@@ -1,0 +1,81 @@
+"""Serving the page: to this machine alone unless asked otherwise, with nothing kept and nothing sent away."""
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.errors import InputError
+from facemodels.expressions import name_expressions
+from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector
+
+_LARGEST_UPLOAD = "40mb"
+
+
+@contextlib.contextmanager
+def serve(
+    model: NeuroTensorialAutoencoder,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = False,
+    detector: LandmarkDetector | None = None,
+) -> Iterator[str]:
+    """Serve the page while the context lasts; what was uploaded is deleted when it ends, if not before.
+
+    Args:
+        model: A trained network.
+        host: Address to listen at; "0.0.0.0" lets other machines in.
+        port: Port; by default the first free one from 7860 on.
+        open_browser: Whether to show the page in the browser.
+        detector: Finds the faces in photos; by default MediaPipe's.
+
+    Yields:
+        The page's address.
+
+    Raises:
+        InputError: Gradio or MediaPipe is not installed, or the port is taken.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("the page needs Gradio, which is not installed; run `pip install 'multilinear-faces[app]'`")
+    detector = detector or MediaPipeDetector()
+    with tempfile.TemporaryDirectory(prefix="facemodels-app-", ignore_cleanup_errors=True) as folder:
+        # Gradio reads these when it is imported or when components are made.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        import gradio as gr
+
+        from facemodels.app.examples import examples
+        from facemodels.app.markup import CSS
+        from facemodels.app.page import build_page
+        from facemodels.app.studio import Studio
+
+        studio = Studio(model, detector, name_expressions(model))
+        page = build_page(studio, examples(), Path(folder))
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                inbrowser=open_browser,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                enable_monitoring=False,
+                mcp_server=False,
+                footer_links=[],
+                max_file_size=_LARGEST_UPLOAD,
+                theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                css=CSS,
+            )
+        except OSError as error:
+            raise InputError(
+                f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port"
+            ) from error
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)

@@ -1,0 +1,102 @@
+"""Where in a picture a face of known shape and pose is, read from the picture's normals.
+
+Prepared sets keep shape and rotation of a face but not the camera's scale and shift, and networks decode normals
+without any. Normals of the shape, rendered with a first guess, are moved and scaled until they agree.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from facemodels.rendering import render_surface
+
+_STEPS = 4
+_LEAST = 12  # pixels in which both normals are known; fewer settle nothing
+_FAR = 0.15  # of the picture's side, and of the scale: the longest step
+
+
+def frame(
+    vertices: Float[Tensor, "n vertices 3"],
+    triangles: Int[Tensor, "triangles 3"],
+    face: Bool[Tensor, "triangles"],
+    rotation: Float[Tensor, "n 3 3"],
+    normals: Float[Tensor, "n 3 size size"],
+    mask: Float[Tensor, "n 1 size size"],
+    *,
+    steps: int = _STEPS,
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 2"]]:
+    """Scale and shift of the weak-perspective camera with which normals show a face.
+
+    Args:
+        vertices: In mm in the face frame, shape `(n, vertices, 3)`.
+        triangles: Vertex numbers, shape `(triangles, 3)`.
+        face: Which triangles belong to the face proper.
+        rotation: From the face frame to the camera frame, shape `(n, 3, 3)`.
+        normals: In the camera frame, shape `(n, 3, size, size)`; what they are outside the mask does not count.
+        mask: Where the face is seen, in [0, 1], shape `(n, 1, size, size)`; parts of it may be hidden.
+        steps: Of Gauss-Newton.
+
+    Returns:
+        Scale in pixels per mm, shape `(n,)`, and shift in pixels, shape `(n, 2)`, as `render_surface` takes them.
+
+    Reference:
+        Lucas and Kanade, "An Iterative Image Registration Technique with an Application to Stereo Vision", IJCAI 1981.
+    """
+    size = mask.shape[-1]
+    seen = (mask > 0.5).to(normals.dtype)
+    scale, shift = _guess(vertices, triangles, face, rotation, seen)
+    centre = torch.arange(size) + 0.5
+    for _ in range(steps):
+        shown = render_surface(vertices, triangles, face, rotation, scale, shift, size)
+        ours, theirs = _soft(shown.normals, shown.mask), _soft(normals * seen, seen)
+        both = (shown.mask * seen)[:, 0]
+        across, down = _slopes(ours)
+        x, y = centre[None, None] - shift[:, 0, None, None], centre[:, None] - shift[:, 1, None, None]
+        growth = -(across * x[:, None] + down * y[:, None])  # by the logarithm of the scale
+        moves = torch.stack([growth, -across, -down], dim=1)  # (n, 3 parameters, 3 channels, h, w)
+        weighted = moves * both[:, None, None]
+        normal = torch.einsum("nichw,njchw->nij", weighted, moves)
+        right = torch.einsum("nichw,nchw->ni", weighted, theirs - ours)
+        ridge = 1e-3 * normal.diagonal(dim1=1, dim2=2).clamp_min(1e-6)
+        step = torch.linalg.solve(normal + ridge.diag_embed(), right[..., None])[..., 0]
+        step = torch.where((both.sum((1, 2)) >= _LEAST)[:, None], step, torch.zeros_like(step))
+        scale = scale * step[:, 0].clamp(-_FAR, _FAR).exp()
+        shift = shift + step[:, 1:].clamp(-_FAR * size, _FAR * size)
+    return scale, shift
+
+
+def _guess(vertices: Tensor, triangles: Tensor, face: Tensor, rotation: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift with which the face has the area and the centre of its mask."""
+    n, size = len(vertices), seen.shape[-1]
+    reach = vertices.abs().amax((1, 2)).clamp_min(1e-6)
+    scale, middle = 0.5 * size / reach, torch.full((n, 2), size / 2)
+    shown = render_surface(vertices, triangles, face, rotation, scale, middle, size).mask
+    (area, centre), (own_area, own_centre) = _moments(seen), _moments(shown)
+    ratio = (area.clamp_min(1) / own_area.clamp_min(1)).sqrt()
+    return scale * ratio, centre + ratio[:, None] * (middle - own_centre)
+
+
+def _moments(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Area of masks in pixels, and their centres."""
+    area = mask.sum((1, 2, 3))
+    place = torch.arange(mask.shape[-1]) + 0.5
+    x, y = (mask.sum((1, 2)) * place).sum(1), (mask.sum((1, 3)) * place).sum(1)
+    middle = torch.full_like(x, mask.shape[-1] / 2)
+    empty = area == 0
+    safe = area.clamp_min(1)
+    return area, torch.stack([torch.where(empty, middle, x / safe), torch.where(empty, middle, y / safe)], 1)
+
+
+def _soft(normals: Tensor, mask: Tensor) -> Tensor:
+    """Normals averaged over 3x3 pixels of the mask: slopes of single samples are rough."""
+    total, count = (avg_pool2d(image, 3, stride=1, padding=1) for image in (normals * mask, mask))
+    return total / count.clamp_min(0.1)
+
+
+def _slopes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences from pixel to pixel to the right and down."""
+    across, down = torch.zeros_like(images), torch.zeros_like(images)
+    across[..., 1:-1] = (images[..., 2:] - images[..., :-2]) / 2
+    down[..., 1:-1, :] = (images[..., 2:, :] - images[..., :-2, :]) / 2
+    return across, down

@@ -1,0 +1,151 @@
+"""What the page shows, without a browser: photos read, sliders applied, parts, photo and mesh."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from facemodels.app import markup
+from facemodels.app.examples import draw_examples, examples
+from facemodels.app.studio import Settings, Studio, turn
+from facemodels.autoencoder import orthogonal
+from facemodels.data.alignment import TEMPLATE, load_photo
+from facemodels.editing import EDITABLE, to_tensor, transfer
+from facemodels.errors import InputError
+from facemodels.expressions import NamedExpressions
+from facemodels.fitting.landmarks import Landmarks
+from facemodels.rendering import matrix_to_euler
+
+STILL = Settings()
+
+
+class MiddleFace:
+    """Finds a face in the middle half of every photo that is not of one colour."""
+
+    def detect(self, image):
+        if image.min() == image.max():
+            return None
+        height, width = image.shape[:2]
+        points = np.full((478, 3), 0.5, np.float32) * (width, height, 0)
+        five = (TEMPLATE / 64 + 0.5) * (width / 2, height / 2)
+        return Landmarks(points.astype(np.float32), five.astype(np.float32), faces=2)
+
+
+@pytest.fixture
+def studio(model):
+    directions = torch.stack([torch.ones(model.config.expression), torch.arange(float(model.config.expression))])
+    return Studio(model, MiddleFace(), NamedExpressions(("smile", "jaw open"), directions))
+
+
+@pytest.fixture
+def pair(studio, tmp_path):
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 255, (96, 96, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    return [studio.read(str(tmp_path / f"{number}.png"), f"{number}.png") for number in range(2)]
+
+
+def test_untouched_sliders_change_nothing(studio, pair):
+    subject, other = pair
+    edit = studio.edit(subject, other, STILL)
+    for name in EDITABLE:
+        assert_close(getattr(edit.codes, name), getattr(subject.codes, name))
+    assert_close(edit.image, subject.own.image)
+    assert np.array_equal(studio.in_photo(subject, edit), subject.photo.photo)
+
+
+@pytest.mark.parametrize("factor", EDITABLE)
+def test_a_slider_at_its_end_is_the_transfer(studio, pair, factor):
+    crops = [to_tensor(one.photo.crop) for one in pair]
+    edit = studio.edit(*pair, Settings({factor: 1.0}))
+    assert_close(edit.image, transfer(studio.model, *crops, factor).image)
+    assert not torch.equal(edit.image, pair[0].own.image)
+
+
+def test_a_slider_half_way(studio, pair):
+    edit = studio.edit(*pair, Settings({"expression": 0.5, "light": 0.25}))
+    mine, theirs = (one.codes for one in pair)
+    assert_close(edit.codes.expression, (mine.expression + theirs.expression) / 2)
+    assert_close(edit.codes.light, 0.75 * mine.light + 0.25 * theirs.light)
+
+
+def test_without_another_face_amounts_change_nothing(studio, pair):
+    assert_close(studio.edit(pair[0], None, Settings({"expression": 1.0})).image, pair[0].own.image)
+
+
+def test_named_expressions_move_the_expression_code(studio, pair):
+    edit = studio.edit(pair[0], None, Settings(expressions={"smile": 0.5, "jaw open": 0.0}))
+    assert_close(edit.codes.expression, pair[0].codes.expression + 0.5)
+
+
+def test_turning_is_by_the_angles_asked_for():
+    pose = torch.eye(3).flatten()[None]
+    assert turn(pose, 0, 0) is pose
+    yaw, pitch, roll = matrix_to_euler(turn(1.3 * pose, 20, 10).unflatten(1, (3, 3)))
+    assert_close(torch.rad2deg(torch.cat([yaw, pitch, roll])), torch.tensor([20.0, -10.0, 0.0]), atol=1e-3, rtol=0)
+    rotation = turn(pose + 0.1 * torch.randn(4, 9), -30, 5).unflatten(1, (3, 3))  # codes are no exact rotations
+    assert_close(rotation @ rotation.mT, torch.eye(3).expand(4, 3, 3), atol=1e-3, rtol=0)
+    nose = turn(pose, 30, 0).unflatten(1, (3, 3)) @ torch.tensor([0.0, 0.0, 1.0])
+    assert nose[0, 0] > 0  # to the viewer's right
+    assert (turn(pose, 0, 30).unflatten(1, (3, 3)) @ torch.tensor([0.0, 0.0, 1.0]))[0, 1] > 0  # up
+    assert_close(orthogonal(rotation), rotation, atol=1e-3, rtol=0)
+
+
+def test_turned_faces_have_their_own_outline(studio, pair):
+    settings = Settings(yaw=20)
+    edit = studio.edit(pair[0], None, settings)
+    assert settings.turned and Settings({"pose": 0.1}).turned and not Settings({"light": 1.0}).turned
+    assert_close(studio.parts(edit, settings)["mask"], edit.rendering.face_mask[0])
+    assert_close(studio.parts(edit, STILL)["mask"], edit.rendering.mask[0])
+
+
+def test_parts_are_those_of_the_edit(studio, pair):
+    edit = studio.edit(*pair, Settings({"identity": 0.5}))
+    names = ["face", "albedo", "normals", "shading", "mask", "background", "frontal", "frontal normals"]
+    assert list(studio.parts(edit, STILL)) == names
+
+
+def test_large_photos_are_reduced_where_the_face_stays(studio, tmp_path):
+    row = np.linspace(0, 255, 3000).astype(np.uint8)
+    Image.fromarray(np.stack([np.broadcast_to(row, (2000, 3000))] * 3, -1)).save(tmp_path / "large.png")
+    subject = studio.read(str(tmp_path / "large.png"), "large.png")
+    assert subject.photo.photo.shape == (683, 1024, 3)
+    whole = load_photo(tmp_path / "large.png", MiddleFace())
+    assert np.array_equal(subject.photo.crop, whole.crop)
+    for point in ((0.0, 0.0), (1500.0, 1000.0), (3000.0, 0.0)):
+        reduced = np.multiply(point, (1024 / 3000, 683 / 2000))
+        np.testing.assert_allclose(subject.photo.transform @ [*reduced, 1], whole.transform @ [*point, 1], atol=1e-6)
+
+
+def test_photos_that_do_not_work(studio, tmp_path):
+    Image.new("RGB", (90, 90), "grey").save(tmp_path / "wall.png")
+    with pytest.raises(InputError, match=r"no face found in wall.png"):
+        studio.read(str(tmp_path / "wall.png"), "wall.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(InputError, match=r"holiday.jpg is no image or is damaged"):
+        studio.read(str(tmp_path / "text.jpg"), "holiday.jpg")
+
+
+def test_examples_are_what_the_command_draws():
+    files = examples()
+    assert files[0].name == "astronaut.png" and len(files) == 6
+    with Image.open(next(file for file in files if file.name == "happy.jpg")) as stored:
+        drawn = draw_examples({"happy": 12})["happy"]
+        difference = np.asarray(stored, float) - np.asarray(drawn, float)
+        assert stored.size == (256, 256) and np.abs(difference).mean() < 4  # JPEG's own error is below 3
+
+
+def test_pictures_are_inside_the_page():
+    red = torch.zeros(3, 8, 8)
+    red[0] = 1
+    text = markup.faces(torch.zeros(3, 8, 8), red) + markup.tiles({"<mask>": red[:1]})
+    urls = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(url)))) for url in urls]
+    assert len(pictures) == 3 and (pictures[0] == 0).all() and (pictures[1] == [255, 0, 0]).all()
+    assert "<mask>" not in text and "&lt;mask&gt;" in text
+    assert '<div class="note bad"' in markup.note("a < b", bad=True) and "a &lt; b" in markup.note("a < b")
