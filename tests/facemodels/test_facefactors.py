@@ -179,9 +179,9 @@ class TestWild:
     def test_factors_are_wider_than_those_of_portraits(self):
         drawn = [wild_factors(0, index, images_per_person=1) for index in range(200)]
         yaw, pitch, roll = np.rad2deg([one.angles for one in drawn]).T
-        assert yaw.std() > 17 and pitch.std() > 8 and roll.std() > 3
+        assert yaw.std() > 17 and pitch.std() > 8 and 1.5 < roll.std() < 3
         assert np.abs(yaw).max() <= 50
-        assert np.std([one.framing[2] for one in drawn]) > 0.05
+        assert 0.015 < np.std([one.framing[2] for one in drawn]) < 0.04  # as landmarks in spoilt photos scatter
         assert [one.person for one in drawn[:3]] == [0, 1, 2]
         assert all(0 <= one.background.min() and one.background.max() <= 1 for one in drawn)
 
