@@ -32,7 +32,6 @@ from facemodels.data.detection import find_face
 from facemodels.data.pool import ordered_map
 from facemodels.errors import InputError
 from facemodels.evaluation.coders import pictures_of
-from facemodels.evaluation.exchange import spread
 from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector
 from facemodels.progress import progress_bar
 
@@ -89,16 +88,6 @@ class LabelledFaces:
                 f"LabelledFaces.known: there are no labels of {', '.join(missing)}, only of {', '.join(self.labels)}"
             )
         return np.all([np.ones(len(self), bool), *(self.labels[name] != "" for name in factors)], axis=0)
-
-    def of_persons(self, most: int) -> "LabelledFaces":
-        """The faces of so many persons, evenly spread: telling all persons from each other takes long.
-
-        Raises:
-            ValueError: It is not known who is who.
-        """
-        persons = np.unique(self.labels["identity"][self.known("identity")])
-        chosen = persons[spread(len(persons), most).numpy()]
-        return self[np.isin(self.labels["identity"], chosen)]
 
 
 def labels_of(prepared: PreparedSet, split: str = "all") -> LabelledFaces:

@@ -10,6 +10,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.errors import InputError
 from facemodels.evaluation.coders import Array, NamedCode, encode_pictures
 from facemodels.evaluation.disentanglement import Disentanglement, disentanglement
+from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.labelled import LabelledFaces
 from facemodels.evaluation.probes import FOLDS, PAPER, TableOne, table_one
 
@@ -121,8 +122,7 @@ def _leakage(codes: Mapping[str, Array], labels: Mapping[str, np.ndarray], seed:
     known = np.all([values != "" for values in labels.values()], axis=0)
     if "identity" in labels:
         persons = np.unique(labels["identity"][known])
-        chosen = persons[np.linspace(0, len(persons) - 1, min(_PERSONS, len(persons))).round().astype(int)]
-        known &= np.isin(labels["identity"], chosen)
+        known &= np.isin(labels["identity"], persons[spread(len(persons), _PERSONS).numpy()])
     some = {name: values[known] for name, values in labels.items()}
     enough = {name: values for name, values in some.items() if _fewest(values) >= _MATRIX_FOLDS}
     if len(enough) < 2:
