@@ -333,6 +333,9 @@ def edit(
         float,
         typer.Option(min=0, max=1, help="How much of its own detail the photo keeps in --paste, where nothing moves."),
     ] = 1.0,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Show beside each edit what the morphable model alone makes of it.")
+    ] = False,
     face: Face = 1,
     target_face: TargetFace = 1,
 ) -> None:
@@ -341,11 +344,13 @@ def edit(
     Without a flag it shows each of the four; with several also all of them together, and --paste takes that. Targets
     that cannot be used are named and left out, and the status is then 1.
     """
+    from facemodels.baselines.morphable_edit import MORPHABLE_EDITABLE, fit_faces, morphable_edit
     from facemodels.data.loading import Failure, load_photos
     from facemodels.editing import edit_photo, to_tensor, transfer
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.pasting import write_pasted
+    from facemodels.reconstruction import morphable_of
     from facemodels.sheets import photo_edits_sheet
 
     check_picture(out)
@@ -356,7 +361,9 @@ def edit(
     edits = {name: [name] for name in factors} | ({"together": factors} if asked and len(factors) > 1 else {})
     crop = to_tensor(photo.crop)
     own = transfer(network, crop, crop, [])
-    edited, failed = [], []
+    morphable = morphable_of(network) if baseline else None
+    fitted = fit_faces([photo], morphable) if morphable else None
+    edited, baselines, failed = [], [], []
     alone = len(targets) == 1 and not targets[0].is_dir()
     for target in _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face"):
         if isinstance(target, Failure):
@@ -367,11 +374,15 @@ def edit(
             continue
         one = edit_photo(network, own, target, edits)
         edited.append(one)
+        if morphable and fitted:
+            donor = fit_faces([target], morphable)
+            known = [name for name in factors if name in MORPHABLE_EDITABLE]
+            baselines.append({name: morphable_edit(fitted, donor, name, morphable)[0] for name in known})
         for label in (["together"] if "together" in edits else factors) if paste else []:
             print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
     if not edited:
         raise InputError(f"none of the {len(failed)} targets can be used; each was named above")
-    save_picture(photo_edits_sheet(crop[0], own.image[0], edited), out)
+    save_picture(photo_edits_sheet(crop[0], own.image[0], edited, baselines), out)
     print(f"wrote {out}")
     if failed:
         print(f"{len(failed)} of {len(failed) + len(edited)} targets were left out", file=sys.stderr)
