@@ -246,3 +246,17 @@ def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
     before = (tmp_path / "z0.safetensors").stat().st_mtime_ns
     text = report(model, tmp_path, prepared, settings, progress=False).read_text()
     assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 for 2 steps" in text
+
+
+def test_without_a_set_faces_are_rendered_once(tmp_path, monkeypatch):
+    from facemodels.evaluation import page as module
+
+    monkeypatch.setattr(module, "SECTIONS", sections.SECTIONS[:1])
+    monkeypatch.setattr(module, "_RENDERED", {"design": "portraits", "count": 16, "held_out": 0.5})
+    model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval()
+    settings = ReportSettings(steps=0)
+    text = report(model, tmp_path / "new", settings=settings, workers=1, progress=False).read_text()
+    assert "8 rendered faces, of 2 persons" in text and "8 faces.</p>" in text
+    before = (tmp_path / "new" / "faces" / "preparation.json").stat().st_mtime_ns
+    report(model, tmp_path / "new", settings=settings, workers=1, progress=False)
+    assert (tmp_path / "new" / "faces" / "preparation.json").stat().st_mtime_ns == before
