@@ -1,5 +1,6 @@
 """The command line: every command parses, calls its twin in Python and prints."""
 
+import itertools
 import json
 import os
 import sys
@@ -452,7 +453,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many faces, evenly spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
@@ -499,6 +500,8 @@ def probe(
 
     if split not in ("test", "train", "all"):
         raise InputError(f"there is no split {split!r}; choose test, train or all")
+    if out and not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
     network = _load(model)
     if labels.is_dir():
         prepared = PreparedSet(labels)
@@ -506,7 +509,7 @@ def probe(
         faces = labels_of(prepared, split)
     else:
         faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
-    protocol = run_protocol(network, faces, folds=folds)
+    protocol = run_protocol(network, faces, folds=folds, progress=True)
     for line in protocol.lines():
         print(line)
     if out:
@@ -574,7 +577,7 @@ def report(
     ] = 600,
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
@@ -595,7 +598,7 @@ def report(
             out,
             None if prepared is None else PreparedSet(prepared),
             ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
-            name=model.resolve().name if model else "the newest run",
+            name=_name(model),
             labels=labels,
             teacher=None if taught_by is None else PreparedSet(taught_by),
             z0=baseline,
@@ -690,61 +693,60 @@ def reconstruct(
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="stream, coefficients or fit (to landmarks); again for a second one; by default all three."),
+        typer.Option(
+            help="stream, coefficients or fit (to landmarks); again for a second one; by default all there are."
+        ),
     ] = None,
     albedo: Annotated[
         bool, typer.Option("--albedo", help="The network's colours, free of light, instead of the photo's.")
     ] = False,
     detail: Annotated[int, typer.Option(min=32, max=4096, help="Side of the texture in pixels.")] = 512,
-    turntable: Annotated[bool, typer.Option("--turntable", help="Also write a GIF of each mesh as it turns.")] = False,
+    turntable: Annotated[
+        str | None, typer.Option(help="Also show each mesh from side to side: gif, mp4 (films), or png (a strip).")
+    ] = None,
+    face: Face = 1,
 ) -> None:
     """Make 3D meshes of the faces in photos, in mm (GLB in metres), and a picture of all of them.
 
-    A photo that cannot be used is named on the standard error, the others are made, and the status is then 1.
+    Photos that cannot be used are named and left out, and the status is then 1.
     """
-    from facemodels.data.alignment import load_photo
+    from facemodels.data.loading import Failure, load_photos
+    from facemodels.figures import save_picture
+    from facemodels.files import make_folder
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.mesh import FORMATS
-    from facemodels.progress import progress_bar
-    from facemodels.reconstruction import SHAPES, morphable_of
+    from facemodels.reconstruction import SHAPES, check_shapes, morphable_of
     from facemodels.reconstruction import reconstruct as reconstruct_photo
-    from facemodels.sheets import reconstruction_sheet
-    from facemodels.sheets import turntable as turned
+    from facemodels.sheets import reconstruction_sheet, write_turntable
 
-    formats, shape = formats or ["glb"], shape or list(SHAPES)
+    formats = formats or ["glb"]
     _check_choices("format", formats, [ending.lstrip(".") for ending in FORMATS])
-    _check_choices("shape", shape, SHAPES)
-    files = _photos(photos)
-    network, detector = _load(model), MediaPipeDetector()
-    morphable = morphable_of(network)
-    if not network.config.cores and shape == ["stream"]:
-        raise InputError("this network was exported without its cores, so it has no shape stream; ask for coefficients")
-    out.mkdir(parents=True, exist_ok=True)
-    done, failed = [], 0
-    names = _distinct([file.stem for file in files])
-    for file, name in progress_bar(list(zip(files, names, strict=True)), "reconstruct", disable=len(files) < 3):
-        try:
-            photo = load_photo(file, detector, size=network.config.size)
-        except InputError as error:
-            print(f"facemodels: {error}", file=sys.stderr)
-            failed += 1
+    _check_choices("shape", shape or [], SHAPES)
+    _check_choices("turntable", [turntable or "gif"], ("gif", "mp4", "png"))
+    network = _load(model)
+    check_shapes(network, shape or [])
+    detector = MediaPipeDetector()
+    make_folder(out)
+    done, failed, taken = [], [], set()
+    for photo in _noted(load_photos(photos, detector, size=network.config.size, face=face), face, "--face"):
+        if isinstance(photo, Failure):
+            print(f"facemodels: {photo.reason}", file=sys.stderr)
+            failed.append(photo)
             continue
-        one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo)
+        one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo, wanted=shape)
+        name = _new_name(Path(photo.name).stem, taken)
         for kind, mesh in one.meshes.items():
-            if kind not in shape:
-                continue
-            for ending in formats:
-                print(f"wrote {mesh.save(out / f'{name}-{kind}.{ending}')[-1]}")
+            files = [mesh.save(out / f"{name}-{kind}.{ending}")[-1] for ending in formats]
             if turntable:
-                _save_film(turned(mesh), out / f"{name}-{kind}.gif")
+                files.append(write_turntable(mesh, out / f"{name}-{kind}-turntable.{turntable}"))
+            print("wrote " + ", ".join(map(str, files)), flush=True)
         done.append(one)
     if not done:
-        raise InputError(f"none of {len(files)} photos shows a face that can be used")
-    sheet = out / "reconstruction.png"
-    reconstruction_sheet(done[:_SHOWN], morphable).save(sheet)
-    print(f"wrote {sheet}")
+        raise InputError(f"none of the {len(failed)} photos can be used; each was named above")
+    save_picture(reconstruction_sheet(done[:_SHOWN], morphable_of(network)), out / "reconstruction.png")
+    print(f"wrote {out / 'reconstruction.png'}")
     if failed:
-        print(f"facemodels: {failed} of {len(files)} photos were left out", file=sys.stderr)
+        print(f"{len(failed)} of {len(failed) + len(done)} photos were left out", file=sys.stderr)
         raise typer.Exit(_PARTLY)
 
 
@@ -778,30 +780,11 @@ def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> Non
             raise InputError(f"there is no {what} {name!r}; choose one of {', '.join(known)}")
 
 
-def _photos(paths: list[Path]) -> list[Path]:
-    """Files as they are, and the photos of folders."""
-    from facemodels.data.sources import is_photo
-
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(file for file in path.iterdir() if is_photo(file.name)) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"there is no photo in the folder {path}")
-        files += inside
-    return files
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """The same names, those that come again with a number."""
-    return [
-        name if names.index(name) == place else f"{name}-{names[:place].count(name) + 1}"
-        for place, name in enumerate(names)
-    ]
-
-
-def _save_film(frames: list[Any], path: Path) -> None:
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, loop=0)
-    print(f"wrote {path}")
+def _new_name(name: str, taken: set[str]) -> str:
+    """The name, or with the first number that makes it new."""
+    new = next(one for one in itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2))) if one not in taken)
+    taken.add(new)
+    return new
 
 
 def _load(model: Path | None):
@@ -813,6 +796,14 @@ def _load(model: Path | None):
         print("facemodels: no run under runs/: taking the network of the package", file=sys.stderr)
         path = Path(_SHIPPED)
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
+
+
+def _name(model: Path | None) -> str:
+    """What a network is called: its directory, or that of its run."""
+    if model is None:
+        return "the newest run"
+    place = model.resolve()
+    return place.parent.name if place.name == "model" or place.name.startswith("checkpoint-") else place.name
 
 
 def _factors(expression: bool, pose: bool, light: bool, identity: bool) -> tuple[list[str], bool]:

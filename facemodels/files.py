@@ -22,6 +22,16 @@ UNFINISHED = ".unfinished"
 """Ends the name of a file that is being written."""
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if it is not there.
+
+    Raises:
+        InputError: There is a file of that name, or the place cannot be written to.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Another name to write a file under; it gets its own when all of it is on the disk.

@@ -4,7 +4,7 @@ The shape comes from the shape stream (eq. 3), from the coefficients that the ne
 from a fit of the morphable model to landmarks, the way the paper's comparison makes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +38,10 @@ DETAIL = 512
 _TURNS = (0.0, -0.6, 0.6)
 """Yaws, in radians, in which the network paints a face to colour what its own pose hides."""
 
+_NO_STREAM = (
+    "this network was exported without its cores, so it has no shape stream; ask for the shape of its coefficients,"
+    " or take the checkpoint it was made of"
+)
 _TURNED_WEIGHT = 0.15  # of a face painted in another pose, against the own
 
 
@@ -108,10 +112,7 @@ def shapes(
         return morphable.vertices(identity.cpu(), expression.cpu())
     vertices = model.vertices(codes)
     if vertices is None:
-        raise InputError(
-            "this network was exported without its cores, so it has no shape stream; take the shape of its"
-            ' coefficients (source="coefficients"), or the checkpoint it was made of'
-        )
+        raise InputError(_NO_STREAM)
     return vertices.cpu()
 
 
@@ -240,21 +241,12 @@ class Reconstruction:
     Attributes:
         name: Of the photo.
         picture: Its aligned crop in [0, 1], as the network takes it.
-        stream: By the shape stream; None of a network without cores.
-        coefficients: By the coefficients that the network regresses.
-        fit: By a fit of the morphable model to the landmarks.
+        meshes: By where the shape comes from: some of `SHAPES`, in that order.
     """
 
     name: str
     picture: Float[Tensor, "3 h w"]
-    stream: Mesh | None
-    coefficients: Mesh
-    fit: Mesh
-
-    @property
-    def meshes(self) -> dict[str, Mesh]:
-        """The meshes that there are, by name."""
-        return {name: mesh for name in SHAPES if (mesh := getattr(self, name)) is not None}
+    meshes: Mapping[str, Mesh]
 
 
 SHAPES = ("stream", "coefficients", "fit")
@@ -263,36 +255,58 @@ SHAPES = ("stream", "coefficients", "fit")
 
 @torch.no_grad()
 def reconstruct(
-    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, *, detail: int | None = DETAIL, from_photo: bool = True
+    model: NeuroTensorialAutoencoder,
+    photo: AlignedPhoto,
+    *,
+    wanted: Sequence[str] | None = None,
+    detail: int | None = DETAIL,
+    from_photo: bool = True,
 ) -> Reconstruction:
     """The face of a photo in 3D, in all three ways (the paper's Figure 5).
 
     Args:
         model: A network with a morphable model.
         photo: From `facemodels.data.alignment.load_photo`, with a crop of the network's size.
+        wanted: Some of `SHAPES`; by default all that the network has.
         detail: Side of the textures in pixels; None for colours of the vertices alone.
         from_photo: Colours of the photo, in its full resolution; otherwise the network's albedo, free of light, on its
             own two meshes.
 
     Raises:
-        InputError: The network has no morphable model.
+        InputError: The network has no morphable model, or no cores and the stream is asked for.
+        ValueError: Something else than `SHAPES` is asked for.
     """
+    if wanted is None:
+        wanted = SHAPES if model.config.cores else SHAPES[1:]
+    check_shapes(model, wanted)
     morphable = morphable_of(model)
     crop = to_tensor(photo.crop)
     codes = model.encode(crop)
     fine = to_tensor(photo.enlarged(max(detail or 0, len(photo.crop))))[0]
     colours = fine if from_photo else None
 
-    def mesh(source: Source) -> Mesh:
+    def mesh(name: str) -> Mesh:
+        if name == "fit":
+            return fitted_mesh(fit_photos([photo], morphable), morphable, fine, detail=detail)
+        source: Source = "stream" if name == "stream" else "coefficients"
         return face_mesh(model, codes, source=source, picture=colours, detail=detail)
 
-    return Reconstruction(
-        photo.name,
-        crop[0],
-        mesh("stream") if model.config.cores else None,
-        mesh("coefficients"),
-        fitted_mesh(fit_photos([photo], morphable), morphable, fine, detail=detail),
-    )
+    return Reconstruction(photo.name, crop[0], {name: mesh(name) for name in SHAPES if name in wanted})
+
+
+def check_shapes(model: NeuroTensorialAutoencoder, wanted: Sequence[str]) -> None:
+    """Refuse shapes that a network does not have.
+
+    Raises:
+        InputError: It has no morphable model, or no cores and the stream is wanted.
+        ValueError: Something else than `SHAPES` is wanted.
+    """
+    morphable_of(model)
+    strangers = [name for name in wanted if name not in SHAPES]
+    if strangers:
+        raise ValueError(f"reconstruct: there is no shape {strangers[0]!r}; choose one of {', '.join(SHAPES)}")
+    if "stream" in wanted and not model.config.cores:
+        raise InputError(_NO_STREAM)
 
 
 def _painted(

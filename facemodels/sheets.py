@@ -17,9 +17,10 @@ from facemodels.config import SIZE
 from facemodels.data.alignment import AlignedPhoto
 from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
-from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
+from facemodels.figures import check_picture, grid, normals_as_colours, on_paper, save_picture, to_bytes
 from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
+from facemodels.movies import MOVIE_SUFFIXES, write_movie
 from facemodels.pasting import paste
 from facemodels.reconstruction import Reconstruction
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
@@ -27,6 +28,7 @@ from facemodels.rendering.picture import picture_of
 
 _MESH_LIGHT = torch.tensor([[0.4, 0.2, 0.4, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]])
 _MESH_YAW = 0.45  # radians, so that the profile of the nose shows
+_STRIP, _RATE = 7, 20.0  # views in a strip; frames a second in a film
 _SIDE, _SWING = 0.6, 0.9  # radians: of a second view, and to which a turning mesh goes
 _SHAPE_NAMES = {"stream": "shape stream", "coefficients": "coefficients", "fit": "landmark fit"}
 
@@ -290,7 +292,7 @@ def reconstruction_sheet(
     return grid(rows, columns=["photo", *(title for name in names for title in ("", name, ""))], zoom=1)
 
 
-def turntable(mesh: Mesh, frames: int = 48, size: int = 256) -> list[Image.Image]:
+def turntable(mesh: Mesh, frames: int = 48, size: int = 256) -> list[UInt8[np.ndarray, "size size 3"]]:
     """A mesh that looks to both sides: pictures of one round, which can be repeated for ever.
 
     Args:
@@ -299,4 +301,22 @@ def turntable(mesh: Mesh, frames: int = 48, size: int = 256) -> list[Image.Image
         size: Side of each in pixels.
     """
     turns = [_SWING * math.sin(2 * math.pi * frame / frames) for frame in range(frames)]
-    return [Image.fromarray(to_bytes(picture_of([mesh], yaw=yaw, size=size)[0])) for yaw in turns]
+    return [to_bytes(picture_of([mesh], yaw=yaw, size=size)[0]) for yaw in turns]
+
+
+def write_turntable(mesh: Mesh, path: Path) -> Path:
+    """Write `turntable` as a film (.gif, .mp4 and so on), or a strip of seven views from side to side as a picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The name ends otherwise, or the disk is full.
+    """
+    if path.suffix.lower() in MOVIE_SUFFIXES:
+        write_movie(path, turntable(mesh), _RATE)
+        return path
+    check_picture(path)
+    yaws = torch.linspace(-_SWING, _SWING, _STRIP).tolist()
+    save_picture(grid([[picture_of([mesh], yaw=yaw)[0] for yaw in yaws]], zoom=1), path)
+    return path

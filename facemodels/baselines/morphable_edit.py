@@ -179,8 +179,8 @@ def _redrawn(faces: FittedFaces, own: Surface, new: Fit, morphable: MorphableMod
         faces.picture, own, moved, *rotations, faces.light, morphable.triangles, mirrored, reach=reach
     )
     unknown = (weight == 0).to(carried.dtype)
-    # The rim of a face is too much foreshortened to be carried; where the head did not turn it stays as it was.
-    stays = own.mask if new.rotation is faces.fit.rotation else torch.zeros_like(own.mask)
+    # The rim of a face is too much foreshortened to be carried; where the head did not turn the photo shows it.
+    stays = 1.0 if new.rotation is faces.fit.rotation else 0.0
     face = carried + unknown * torch.lerp(fill_in(carried, unknown), faces.picture, stays)
     left = max_pool2d(own.mask * (1 - moved.mask), 3, stride=1, padding=1)
     around = torch.lerp(faces.picture, fill_face(faces.picture, own.mask), left)

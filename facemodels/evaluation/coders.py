@@ -13,6 +13,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.codes import FACTORS, Codes, check_factor
 from facemodels.evaluation.measures import batches
+from facemodels.progress import progress_bar
 
 Array = Float[np.ndarray, "n features"]
 
@@ -61,13 +62,17 @@ def named_codes(model: NeuroTensorialAutoencoder) -> dict[str, Coder]:
 
 @torch.no_grad()
 def encode_pictures(
-    coders: Mapping[str, Coder], pictures: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]
+    coders: Mapping[str, Coder],
+    pictures: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"],
+    *,
+    progress: bool = False,
 ) -> dict[str, Array]:
     """The codes of pictures by every coder, in batches; the codes of one network are taken from one look.
 
     Args:
         coders: By any names.
         pictures: As bytes, or in [0, 1].
+        progress: Show a progress bar.
 
     Raises:
         ValueError: A coder gives no row of numbers for each picture.
@@ -81,7 +86,7 @@ def encode_pictures(
                [1., 1., 1.]], dtype=float32)
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in coders}
-    for rows in batches(len(pictures)):
+    for rows in progress_bar(list(batches(len(pictures))), "encode", unit="batch", disable=not progress):
         images = as_floats(pictures[rows])
         looks: dict[int, Codes] = {}
         for name, coder in coders.items():

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from facemodels.rendering import render_surface
 
-_STEPS = 4
+_STEPS, _ENOUGH = 8, 2e-3  # at most; and of the scale, and of the picture's side, below which a step is the last
 _LEAST = 12  # pixels in which both normals are known; fewer settle nothing
 _FAR = 0.15  # of the picture's side, and of the scale: the longest step
 
@@ -35,7 +35,7 @@ def frame(
         rotation: From the face frame to the camera frame, shape `(n, 3, 3)`.
         normals: In the camera frame, shape `(n, 3, size, size)`; what they are outside the mask does not count.
         mask: Where the face is seen, in [0, 1], shape `(n, 1, size, size)`; parts of it may be hidden.
-        steps: Of Gauss-Newton.
+        steps: Of Gauss-Newton, at most.
 
     Returns:
         Scale in pixels per mm, shape `(n,)`, and shift in pixels, shape `(n, 2)`, as `render_surface` takes them.
@@ -45,6 +45,8 @@ def frame(
     """
     size = mask.shape[-1]
     seen = (mask > 0.5).to(normals.dtype)
+    if not len(vertices):
+        return vertices.new_empty(0), vertices.new_empty(0, 2)
     scale, shift = _guess(vertices, triangles, face, rotation, seen)
     centre = torch.arange(size) + 0.5
     for _ in range(steps):
@@ -63,6 +65,8 @@ def frame(
         step = torch.where((both.sum((1, 2)) >= _LEAST)[:, None], step, torch.zeros_like(step))
         scale = scale * step[:, 0].clamp(-_FAR, _FAR).exp()
         shift = shift + step[:, 1:].clamp(-_FAR * size, _FAR * size)
+        if step[:, 0].abs().max() < _ENOUGH and step[:, 1:].abs().max() < _ENOUGH * size:
+            break
     return scale, shift
 
 

@@ -175,11 +175,11 @@ def _rigidly_moved(points: np.ndarray, known: np.ndarray, target: np.ndarray) ->
     """All points after the similarity that brings the known ones nearest to the target."""
     ones = torch.ones(len(known), dtype=torch.float64)
     moved = torch.from_numpy(points)
-    rotation, scale, shift = _procrustes(moved[known][None], torch.from_numpy(target)[None], ones)
+    rotation, scale, shift = procrustes(moved[known][None], torch.from_numpy(target)[None], ones)
     return (scale * moved @ rotation[0].T + shift).numpy()
 
 
-def _procrustes(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def procrustes(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rotations, scales and shifts (n, ...) that take each source (n, points, 3) nearest to its target."""
     weights = (weights / weights.sum())[:, None]
     source_mean = (source * weights).sum(1, keepdim=True)
@@ -195,8 +195,8 @@ def _procrustes(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor
 
 
 def _camera(source: Tensor, target: Tensor, weights: Tensor, depth_weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_procrustes`, with depths that count less than x and y: Gauss-Newton steps from its solution."""
-    rotation, scale, shift = _procrustes(source, target, weights)
+    """As `procrustes`, with depths that count less than x and y: Gauss-Newton steps from its solution."""
+    rotation, scale, shift = procrustes(source, target, weights)
     if depth_weight == 1:
         return rotation, scale, shift
     weights = (weights / weights.sum())[:, None]

@@ -118,9 +118,11 @@ def spread(
         trust: How far it is to be believed, from 0 to 1.
         morphable: For its triangles and mean albedo.
     """
-    seen = trust.sum() > 0
+    seen = bool(trust.sum() > 0)
     mean = (colours * trust[:, None]).sum(0) / trust.sum() if seen else torch.full((3,), 0.5)
     expected = mean.expand_as(colours) if morphable.albedo is None else morphable.albedo
+    if not seen:
+        return expected
     weight = trust.double().numpy()
     system = diags(weight + _PRIOR) + _SMOOTH * _laplacian(morphable)
     right = weight[:, None] * colours.double().numpy() + _PRIOR * expected.double().numpy()
