@@ -3,8 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,13 +20,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_INTERRUPTED = 130
+_PARTLY, _INTERRUPTED = 1, 130
 _RUNS = Path("runs")
+_PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 Model = Annotated[
     Path | None,
     typer.Option(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run."),
 ]
+
+Expression = Annotated[bool, typer.Option("--expression", help="Take the expression.")]
+Pose = Annotated[bool, typer.Option("--pose", help="Take the pose.")]
+Light = Annotated[bool, typer.Option("--light", help="Take the light.")]
+Identity = Annotated[bool, typer.Option("--identity", help="Take the identity.")]
+Face = Annotated[int, typer.Option(min=1, help="Which face of the photo: 1 is the largest, 2 the next smaller one.")]
+TargetFace = Annotated[int, typer.Option(min=1, help="The same of the target.")]
 
 
 def main() -> NoReturn:
@@ -302,28 +311,114 @@ def train_verifier(
 @app.command()
 def edit(
     source: Annotated[Path, typer.Argument(help="Photo to edit.")],
-    target: Annotated[Path, typer.Argument(help="Photo whose factors it takes.")],
-    expression: Annotated[bool, typer.Option("--expression", help="Take the expression.")] = False,
-    pose: Annotated[bool, typer.Option("--pose", help="Take the pose.")] = False,
-    light: Annotated[bool, typer.Option("--light", help="Take the light.")] = False,
-    identity: Annotated[bool, typer.Option("--identity", help="Take the identity.")] = False,
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="TARGET...", help="Photos whose factors it takes, or folders of photos.")
+    ],
+    expression: Expression = False,
+    pose: Pose = False,
+    light: Light = False,
+    identity: Identity = False,
     model: Model = None,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("edit.png"),
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Also put each edit back into the whole photo, in files beside OUT.")
+    ] = False,
+    detail: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="How much of its own detail the photo keeps in --paste, where nothing moves."),
+    ] = 1.0,
+    face: Face = 1,
+    target_face: TargetFace = 1,
 ) -> None:
-    """Exchange factors between two photos and write a labelled picture; without a flag, show each of the four."""
-    from facemodels.data.alignment import load_photo
-    from facemodels.editing import EDITABLE, to_tensor
-    from facemodels.fitting.landmarks import MediaPipeDetector
-    from facemodels.sheets import edit_sheet
+    """Give a photo factors of others and write a labelled picture with a row for each of them.
 
-    _check_picture(out)
-    network = _load(model)
-    chosen = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
-    factors = [name for name, wanted in chosen.items() if wanted] or list(EDITABLE)
-    detector = MediaPipeDetector()
+    Without a flag it shows each of the four; with several also all of them together, and --paste takes that. Targets
+    that cannot be used are named and left out, and the status is then 1.
+    """
+    from facemodels.data.loading import Failure, load_photos
+    from facemodels.editing import edit_photos, to_tensor, transfer
+    from facemodels.figures import check_picture, save_picture
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.pasting import write_pasted
+    from facemodels.sheets import photo_edits_sheet
+
+    check_picture(out)
+    network, detector = _load(model), MediaPipeDetector()
     size = network.config.size
-    mine, theirs = (to_tensor(load_photo(path, detector, size=size).crop) for path in (source, target))
-    edit_sheet(network, mine, theirs, factors, together=any(chosen.values()) and len(factors) > 1).save(out)
+    photo = _photo(source, detector, size, face)
+    factors, asked = _factors(expression, pose, light, identity)
+    edits = {name: [name] for name in factors} | ({"together": factors} if asked and len(factors) > 1 else {})
+    crop = to_tensor(photo.crop)
+    own = transfer(network, crop, crop, [])
+    edited, failed = [], []
+    alone = len(targets) == 1 and not targets[0].is_dir()
+    targets_read = _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face")
+    for one in edit_photos(network, photo, targets_read, edits):
+        if isinstance(one, Failure):
+            if alone:
+                raise InputError(one.reason)
+            print(f"facemodels: {one.reason}", file=sys.stderr)
+            failed.append(one)
+            continue
+        edited.append(one)
+        for label in (["together"] if "together" in edits else factors) if paste else []:
+            print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
+    if not edited:
+        raise InputError(f"none of the {len(failed)} targets can be used; each was named above")
+    save_picture(photo_edits_sheet(crop[0], own.image[0], edited), out)
+    print(f"wrote {out}")
+    if failed:
+        print(f"{len(failed)} of {len(failed) + len(edited)} targets were left out", file=sys.stderr)
+        raise typer.Exit(_PARTLY)
+
+
+@app.command()
+def interpolate(
+    source: Annotated[Path, typer.Argument(help="Photo to start from.")],
+    target: Annotated[Path, typer.Argument(help="Photo whose factors are approached.")],
+    expression: Expression = False,
+    pose: Pose = False,
+    light: Light = False,
+    identity: Identity = False,
+    model: Model = None,
+    steps: Annotated[int, typer.Option(min=2, help="Pictures from one to the other; 11 are 0.1 apart.")] = 11,
+    out: Annotated[Path, typer.Option(help="Picture to write, a row a factor; or .gif or .mp4, which moves.")] = Path(
+        "interpolation.png"
+    ),
+    rate: Annotated[float, typer.Option(min=0.1, max=50, help="Pictures a second of what moves.")] = 10.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Show the steps pasted into the photo, not the network's small pictures.")
+    ] = False,
+    face: Face = 1,
+    target_face: TargetFace = 1,
+) -> None:
+    """Move one factor after the other from a photo to another; without a flag each of the four."""
+    from facemodels.editing import interpolate as interpolate_faces
+    from facemodels.editing import to_tensor
+    from facemodels.figures import check_picture, save_picture
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.movies import MOVIE_SUFFIXES, write_movie
+    from facemodels.pasting import enlarged
+    from facemodels.sheets import pasted_steps, steps_frames, steps_sheet
+
+    check_picture(out, sorted(MOVIE_SUFFIXES))
+    network, detector = _load(model), MediaPipeDetector()
+    size = network.config.size
+    mine = _photo(source, detector, size, face)
+    theirs = _photo(target, detector, size, target_face, "--target-face")
+    factors, _ = _factors(expression, pose, light, identity)
+    if paste:
+        mine, theirs = enlarged(mine, _PASTED), enlarged(theirs, _PASTED)
+        ends = to_tensor(mine.photo), to_tensor(theirs.photo)
+        moving = {name: pasted_steps(network, mine, theirs, name, steps) for name in factors}
+    else:
+        ends = to_tensor(mine.crop), to_tensor(theirs.crop)
+        moving = {name: interpolate_faces(network, *ends, name, steps) for name in factors}
+    zoom = 1 if paste else 2
+    if out.suffix.lower() in MOVIE_SUFFIXES:
+        write_movie(out, steps_frames(ends[0][0], moving, ends[1][0], zoom), rate)
+    else:
+        save_picture(steps_sheet(ends[0][0], moving, ends[1][0], zoom), out)
     print(f"wrote {out}")
 
 
@@ -387,6 +482,55 @@ def export(
         print(line)
 
 
+@app.command()
+def animate(
+    video: Annotated[Path, typer.Argument(help="Video of somebody who makes faces; its sound is not kept.")],
+    template: Annotated[Path, typer.Argument(help="Photo that makes them, too.")],
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Film to write: .mp4, .mov, .mkv, .webm or .gif.")] = Path("animation.mp4"),
+    pose: Pose = False,
+    smooth: Annotated[float, typer.Option(min=0, help="Smooth over time, so strongly; 10 is a good choice.")] = 0.0,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Write the whole photo with its animated face, alone and in full size.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first frames.")] = None,
+    face: Annotated[int, typer.Option(min=1, help="Which face of the video to follow; 1 is the largest.")] = 1,
+    template_face: Annotated[int, typer.Option(min=1, help="Which face of the photo; 1 is the largest.")] = 1,
+) -> None:
+    """Give a photo the expression of every frame of a video, beside the video and the photo warped to its landmarks.
+
+    Frames without a face hold the last expression. A video that breaks off is used as far as it can be read, and the
+    status is then 1.
+    """
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.movies import check_movie
+    from facemodels.video import animate as animate_photo
+
+    check_movie(out)
+    network, detector = _load(model), MediaPipeDetector()
+    photo = _photo(template, detector, network.config.size, template_face, "--template-face")
+    try:
+        animation = animate_photo(
+            network,
+            video,
+            photo,
+            out,
+            detector,
+            pose=pose,
+            smooth=smooth,
+            face=face,
+            whole=paste,
+            limit=limit,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        _stop("interrupted; nothing was written")
+    for line in animation.lines():
+        print(line)
+    if animation.broken:
+        raise typer.Exit(_PARTLY)
+
+
 @app.command("app")
 def play(
     model: Model = None,
@@ -423,11 +567,30 @@ def _load(model: Path | None):
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
 
 
-def _check_picture(path: Path) -> None:
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InputError(f"{path} is no name for a picture; end it in .png or .jpg")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"the directory of {path} does not exist; make it first")
+def _factors(expression: bool, pose: bool, light: bool, identity: bool) -> tuple[list[str], bool]:
+    """The factors to take, all without a flag, and whether there was one."""
+    from facemodels.editing import EDITABLE
+
+    flags = dict(zip(EDITABLE, (expression, pose, light, identity), strict=True))
+    return [name for name, wanted in flags.items() if wanted] or list(EDITABLE), any(flags.values())
+
+
+def _photo(path: Path, detector: Any, size: int, face: int, option: str = "--face") -> Any:
+    """The aligned photo."""
+    from facemodels.data.alignment import load_photo
+
+    return next(_noted(iter([load_photo(path, detector, size=size, face=face)]), face, option))
+
+
+def _noted(photos: Iterator[Any], face: int, option: str) -> Iterator[Any]:
+    """Photos as they come; that one shows other faces, too, is said on the standard error."""
+    from facemodels.data.loading import Failure
+
+    for photo in photos:
+        if not isinstance(photo, Failure) and face == 1 and photo.landmarks.faces > 1:
+            count = photo.landmarks.faces
+            print(f"{photo.name} shows {count} faces; the largest is taken, {option} takes another", file=sys.stderr)
+        yield photo
 
 
 def _stop(message: str) -> NoReturn:

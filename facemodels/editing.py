@@ -34,6 +34,15 @@ class Edit:
     rendering: Rendering
     region: Float[Tensor, "n 1 h w"]
 
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, row: int) -> "Edit":
+        """One of the faces, as a batch of one."""
+        rows = slice(row, row + 1) if row != -1 else slice(-1, None)
+        parts = {name: None if value is None else value[rows] for name, value in vars(self.rendering).items()}
+        return Edit(self.image[rows], self.codes[rows], Rendering(**parts), self.region[rows])  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class PhotoEdit:
@@ -164,7 +173,6 @@ def turn_in_place(
     return (face_mask * face + (1 - face_mask) * surroundings).clamp(0, 1)
 
 
-@torch.no_grad()
 def interpolate(
     model: NeuroTensorialAutoencoder,
     source: Float[Tensor, "1 3 h w"],
@@ -182,15 +190,33 @@ def interpolate(
         steps: Number of pictures; the first has the source's factor, the last the target's.
 
     Raises:
-        ValueError: The factor is unknown, or there is more than one face on a side.
+        ValueError: The factor is unknown, there is more than one face on a side, or fewer than two steps.
+    """
+    return interpolated(model, source, target, factor, steps).image
+
+
+@torch.no_grad()
+def interpolated(
+    model: NeuroTensorialAutoencoder,
+    source: Float[Tensor, "1 3 h w"],
+    target: Float[Tensor, "1 3 h w"],
+    factor: str,
+    steps: int = 11,
+) -> Edit:
+    """The same as `interpolate`, with codes and everything else that was decoded.
+
+    Raises:
+        ValueError: As `interpolate` does.
     """
     check_factor("interpolate", factor)
+    if steps < 2:
+        raise ValueError(f"interpolate: takes at least 2 steps, got {steps}; the first and the last are the two faces")
     if len(source) != 1 or len(target) != 1:
         raise ValueError(f"interpolate: takes one face on each side, got {len(source)} and {len(target)}")
     start, end = model.encode(source), model.encode(target)
     amounts = torch.linspace(0, 1, steps).tolist()
     codes = Codes.cat([start.interpolate(end, factor, amount) for amount in amounts])
-    return decode_edit(model, codes, factor == "pose").image
+    return decode_edit(model, codes, factor == "pose")
 
 
 def to_tensor(crop: np.ndarray) -> Float[Tensor, "1 3 h w"]:

@@ -1,6 +1,7 @@
 """Labelled grids of pictures, the form in which edits are looked at."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,10 +9,43 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from facemodels.errors import InputError
+from facemodels.files import whole_file
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Endings of names that are written as pictures."""
+
 _GAP = 4
 _LABEL = 13  # pixels of a label's letters
 _INK = (40, 40, 40)
 _PAPER = (255, 255, 255)
+
+
+def check_picture(path: Path, others: Sequence[str] = ()) -> None:
+    """Refuse names that cannot be written, before any work.
+
+    Args:
+        path: The file to be.
+        others: Endings that may also be written.
+
+    Raises:
+        InputError: The name does not end like a picture, or its folder does not exist.
+    """
+    if path.suffix.lower() not in (*PICTURE_SUFFIXES, *others):
+        raise InputError(f"{path} is no name for a picture; end it in {' or '.join(('.png', '.jpg', *others))}")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"the directory of {path} does not exist; make it first")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format of its name, whole or not at all.
+
+    Raises:
+        InputError: The disk is full or cannot be written to.
+    """
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    with whole_file(path) as file:
+        picture.save(file, kind, **({} if kind == "PNG" else {"quality": 95}))
 
 
 def to_bytes(picture: Tensor) -> UInt8[np.ndarray, "height width 3"]:

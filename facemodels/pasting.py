@@ -6,16 +6,20 @@ difference between the edit and the unedited reconstruction is added to them. A 
 person's, is the network's alone.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, max_pool2d
 
 from facemodels.config import SIZE
-from facemodels.data.alignment import AlignedPhoto, apply_transform, invert
-from facemodels.editing import Edit, to_tensor
+from facemodels.data.alignment import AlignedPhoto, apply_transform, cut_out, invert
+from facemodels.editing import Edit, PhotoEdit, to_tensor
+from facemodels.figures import save_picture
 from facemodels.networks import fill_in
 
 # Pixels of a crop of 64.
@@ -64,6 +68,48 @@ def paste(photo: AlignedPhoto, edit: Edit, own: Edit, *, detail: float = 1.0) ->
     pixels = pixels + mask.clamp(0, 1) * (kept * change + (1 - kept) * (whole - pixels))
     part[:] = pixels[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     return result
+
+
+def enlarged(photo: AlignedPhoto, side: int) -> AlignedPhoto:
+    """The crop of a photo with as many pixels as are wanted, as a photo of its own to paste into.
+
+    Args:
+        photo: The photo, aligned.
+        side: Side of the new photo in pixels.
+    """
+    return AlignedPhoto(
+        name=photo.name,
+        photo=cut_out(photo.photo, photo.transform, side),
+        crop=photo.crop,
+        transform=np.eye(2, 3) * SIZE / side,
+        landmarks=photo.landmarks,
+    )
+
+
+def write_pasted(
+    photo: AlignedPhoto, edited: PhotoEdit, label: str, own: Edit, beside: Path, *, number: int = 1, detail: float = 1.0
+) -> Path:
+    """Paste an edit and write the photo beside another picture, as `OUT-NUMBER-TARGET-LABEL.png`.
+
+    Args:
+        photo: The photo, aligned.
+        edited: One of what `edit_photos` made of it.
+        label: Which of its edits.
+        own: The photo's reconstruction.
+        beside: Picture that gives folder, start and ending of the name.
+        number: Of the target.
+        detail: See `paste`.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: The disk is full or cannot be written to.
+    """
+    pasted = paste(photo, edited.edits[label], own, detail=detail)
+    path = beside.with_name(f"{beside.stem}-{number}-{Path(edited.name).stem}-{label}{beside.suffix}")
+    save_picture(Image.fromarray(pasted), path)
+    return path
 
 
 def _layers(crop: Tensor, edit: Edit, own: Edit, detail: float) -> Float[Tensor, "1 8 h w"]:

@@ -1,19 +1,23 @@
 """The pictures in which a network is looked at: edits, parts, interpolations."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
-from facemodels.editing import EDITABLE, interpolate, transfer, turn_in_place
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
 from facemodels.figures import grid, normals_as_colours, on_paper
 from facemodels.morphable import MorphableModel
+from facemodels.pasting import paste
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
 
 _MESH_LIGHT = torch.tensor([[0.4, 0.2, 0.4, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]])
@@ -52,6 +56,26 @@ def edit_sheet(
     known = zip(*(truth[name] for name in factors), strict=True)
     pairs = [row for ours, true in zip(rows, known, strict=True) for row in (ours, [None, None, None, *true])]
     return grid(pairs, columns=labels, row_labels=["edited", "rendered"] * len(rows), zoom=zoom)
+
+
+def photo_edits_sheet(
+    source: Float[Tensor, "3 h w"], own: Float[Tensor, "3 h w"], edited: Sequence[PhotoEdit], zoom: int = 2
+) -> Image.Image:
+    """One row a target: the source, the target, the source's reconstruction, then each edit (Figures 3, 4, 8, 9).
+
+    Args:
+        source: Crop that was edited.
+        own: Its reconstruction.
+        edited: What `edit_photos` made of it, with the same labels.
+        zoom: Factor of enlargement.
+    """
+    rows = [[source, one.target, own, *(edit.image[0] for edit in one.edits.values())] for one in edited]
+    names = [_shortened(Path(one.name).name) for one in edited] if len(edited) > 1 else []
+    return grid(rows, columns=["source", "target", "reconstruction", *edited[0].edits], row_labels=names, zoom=zoom)
+
+
+def _shortened(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 @torch.no_grad()
@@ -149,9 +173,55 @@ def interpolation_sheet(
     zoom: int = 2,
 ) -> Image.Image:
     """One row a factor: the source, the steps to the target's factor, the target (the paper's Figures 10 and 11)."""
-    rows = [[source[0], *interpolate(model, source, target, name, steps), target[0]] for name in factors]
-    amounts = [f"{step / (steps - 1):.1f}" for step in range(steps)]
-    return grid(rows, columns=["source", *amounts, "target"], row_labels=factors, zoom=zoom)
+    return steps_sheet(
+        source[0], {name: interpolate(model, source, target, name, steps) for name in factors}, target[0], zoom
+    )
+
+
+def steps_sheet(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
+    zoom: int = 2,
+) -> Image.Image:
+    """One row a factor: the source, the steps from it to the target, the target."""
+    rows = [[source, *pictures, target] for pictures in moving.values()]
+    last = len(rows[0]) - 3
+    amounts = [f"{step / last:.2g}" for step in range(last + 1)]
+    return grid(rows, columns=["source", *amounts, "target"], row_labels=list(moving), zoom=zoom)
+
+
+def steps_frames(
+    source: Float[Tensor, "3 h w"],
+    moving: Mapping[str, Float[Tensor, "steps 3 h w"]],
+    target: Float[Tensor, "3 h w"],
+    zoom: int = 2,
+) -> list[UInt8[np.ndarray, "height width 3"]]:
+    """The same as a moving picture: one column a factor between source and target, there and back again."""
+    labels = ["source", *moving, "target"]
+    there = [
+        np.asarray(grid([[source, *pictures, target]], columns=labels, zoom=zoom))
+        for pictures in zip(*moving.values(), strict=True)
+    ]
+    return there + there[-2:0:-1]
+
+
+@torch.no_grad()
+def pasted_steps(
+    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, target: AlignedPhoto, factor: str, steps: int = 11
+) -> Float[Tensor, "steps 3 h w"]:
+    """The steps of `interpolate` pasted into a photo of any size.
+
+    Args:
+        model: A trained network.
+        photo: Photo to start from, its crop of the network's size.
+        target: Photo whose factor is approached.
+        factor: One of `facemodels.editing.EDITABLE`.
+        steps: Number of pictures.
+    """
+    crop = to_tensor(photo.crop)
+    edit, own = interpolated(model, crop, to_tensor(target.crop), factor, steps), transfer(model, crop, crop, [])
+    return torch.cat([to_tensor(paste(photo, edit[step], own)) for step in range(steps)])
 
 
 def mesh_pictures(

@@ -12,7 +12,7 @@ FACEMODELS_ROOMS = (
     ("cli", "__main__", "app"),
     ("demo",),
     ("sheets", "training", "evaluation", "video", "reconstruction", "export"),
-    ("editing", "baselines", "expressions"),
+    ("pasting", "editing", "baselines", "expressions"),
     ("losses",),
     ("data",),
     ("autoencoder", "codes", "gauge"),
@@ -20,7 +20,7 @@ FACEMODELS_ROOMS = (
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
-    ("batch", "config", "errors", "figures", "files", "mesh", "parallel", "progress"),
+    ("batch", "config", "errors", "figures", "files", "mesh", "movies", "parallel", "progress"),
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (

@@ -116,9 +116,16 @@ def align(
         Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", PAMI 13(4), 1991.
     """
     transform = similarity(five, TEMPLATE)
+    return cut_out(image, transform, size), transform
+
+
+def cut_out(
+    image: UInt8[np.ndarray, "height width 3"], transform: Float[np.ndarray, "2 3"], size: int = SIZE
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The crop that a transform of `align` stands for, of any size."""
     to_image = invert(transform)
     to_image[:, :2] *= SIZE / size
-    return resample(image, to_image, (size, size)), transform
+    return resample(image, to_image, (size, size))
 
 
 def similarity(

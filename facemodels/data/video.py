@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class Video:
         with self._open() as container:
             frames = container.streams.video[0].frames
         return -(-frames // self.step) or None
+
+    def rate(self) -> Fraction:
+        """Frames a second, on average; 25 where the file does not say."""
+        with self._open() as container:
+            return container.streams.video[0].average_rate or Fraction(25)
 
     def fingerprint(self) -> str:
         """Of the size of the file and the step."""

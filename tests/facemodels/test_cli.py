@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from drawn_faces import BrightFaces, write_clip, write_photo
+from PIL import Image
 
 from facemodels import cli
 from facemodels.training.checkpoint import checkpoints, load_progress
@@ -44,7 +46,8 @@ def assert_one_line(result, text):
 def test_help_names_every_command(call):
     status, out, _ = call("--help")
     assert status == 0
-    assert all(name in out for name in ("demo", "synthesise", "prepare", "train", "edit", "evaluate", "export"))
+    commands = ("demo", "synthesise", "prepare", "train", "edit", "interpolate", "animate", "evaluate", "export")
+    assert all(name in out for name in commands)
 
 
 def test_starts_quickly_without_heavy_imports():
@@ -149,7 +152,6 @@ class TestEdit:
 
     @pytest.fixture
     def photo(self, tmp_path):
-        from PIL import Image
         from skimage import data
 
         Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.jpg")
@@ -158,8 +160,6 @@ class TestEdit:
     @pytest.mark.photos
     def test_writes_a_labelled_picture(self, call, checkpoint, photo, tmp_path):
         pytest.importorskip("mediapipe")
-        from PIL import Image
-
         status, out, _ = call("edit", photo, photo, "--expression", "--light", "--model", checkpoint)
         assert status == 0 and "wrote edit.png" in out
         with Image.open(tmp_path / "edit.png") as picture:
@@ -168,8 +168,6 @@ class TestEdit:
     @pytest.mark.photos
     def test_photos_that_do_not_work(self, call, checkpoint, photo, tmp_path):
         pytest.importorskip("mediapipe")
-        from PIL import Image
-
         Image.new("RGB", (200, 200), "grey").save(tmp_path / "wall.png")
         (tmp_path / "text.jpg").write_text("not a picture")
         before = sorted(os.listdir(tmp_path))
@@ -177,3 +175,77 @@ class TestEdit:
         assert_one_line(call("edit", "text.jpg", photo, "--model", checkpoint), "text.jpg")
         assert_one_line(call("edit", "missing.jpg", photo, "--model", checkpoint), "missing.jpg")
         assert sorted(os.listdir(tmp_path)) == before
+
+    @pytest.fixture
+    def bright(self, monkeypatch):
+        """A detector that needs no MediaPipe."""
+        monkeypatch.setattr("facemodels.fitting.landmarks.MediaPipeDetector", BrightFaces)
+
+    def test_a_folder_of_targets_with_some_that_fail(self, call, checkpoint, bright, tmp_path):
+        (tmp_path / "targets").mkdir()
+        source = write_photo(tmp_path / "a.jpg", 0, side=80)
+        for number in range(2):
+            write_photo(tmp_path / "targets" / f"{number}.png", number, side=100 + number, blue=90 + 160 * number)
+        (tmp_path / "targets" / "x.png").write_text("no picture")
+        status, out, errors = call(
+            "edit", source, "targets", "gone.jpg", "--pose", "--light", "--paste", "--model", checkpoint
+        )
+        assert status == 1
+        assert out.splitlines() == [f"wrote edit-{k}-{k - 1}-together.png" for k in (1, 2)] + ["wrote edit.png"]
+        assert "targets/1.png shows 2 faces; the largest is taken, --target-face takes another" in errors
+        assert "x.png is no image" in errors and "there is no photo gone.jpg" in errors
+        assert "2 of 4 targets were left out" in errors
+        with Image.open(tmp_path / "edit.png") as sheet, Image.open(tmp_path / "edit-1-0-together.png") as pasted:
+            assert sheet.width > 6 * 132 and 2 * 132 < sheet.height < 3 * 132 and pasted.size == (80, 80)
+        assert_one_line(call("edit", source, "targets/x.png", "--model", checkpoint), "x.png is no image")
+        assert_one_line(
+            call("edit", source, "targets/0.png", "--face", 2, "--model", checkpoint), "a.jpg has no face 2"
+        )
+        status, _, errors = call("edit", source, "gone.jpg", "targets/x.png", "--model", checkpoint, "--out", "b.png")
+        assert status == 2 and "none of the 2 targets can be used" in errors and not (tmp_path / "b.png").exists()
+
+    def test_each_factor_is_pasted_without_a_flag(self, call, checkpoint, bright, tmp_path):
+        source, target = (write_photo(tmp_path / name, 0) for name in ("a.png", "b.png"))
+        assert call("edit", source, target, "--paste", "--model", checkpoint, "--out", "e.jpg")[0] == 0
+        assert len(list(tmp_path.glob("e-1-b-*.jpg"))) == 4
+
+    def test_a_network_exported_without_cores(self, call, checkpoint, bright, tmp_path):
+        call("export", checkpoint, "small")
+        source, target = write_photo(tmp_path / "a.png", 0, side=90), write_photo(tmp_path / "b.png", 1, side=200)
+        for command in (("edit", source, target, "--paste"), ("interpolate", source, target, "--steps", 2)):
+            assert call(*command, "--model", "small")[0] == 0
+
+    def test_interpolate(self, call, checkpoint, bright, tmp_path):
+        photos = write_photo(tmp_path / "a.png", 0), write_photo(tmp_path / "b.png", 1)
+        command = ("interpolate", *photos, "--expression", "--identity", "--model", checkpoint)
+        assert call(*command)[:2] == (0, "wrote interpolation.png\n")
+        with Image.open(tmp_path / "interpolation.png") as strip:
+            assert 13 * 132 < strip.width < 14 * 132 and 2 * 132 < strip.height < 3 * 132
+        assert call(*command, "--out", "pasted.jpg", "--steps", 2, "--paste")[0] == 0
+        with Image.open(tmp_path / "pasted.jpg") as strip:
+            assert 4 * 196 < strip.width < 5 * 196
+        assert call(*command, "--out", "film.gif", "--steps", 4)[0] == 0
+        with Image.open(tmp_path / "film.gif") as film:
+            assert (film.n_frames, film.width) == (6, 4 * 132)  # there and back
+        assert_one_line(call(*command, "--out", "film.txt"), "film.txt is no name for a picture; end it in .png or")
+        assert call(*command, "--steps", 1)[0] == 2
+
+    def test_animate(self, call, checkpoint, bright, monkeypatch, tmp_path):
+        template = write_photo(tmp_path / "a.png", 0)
+        clip = write_clip(tmp_path / "clip.mp4", [1, None, 2])
+        status, out, _ = call("animate", clip, template, "--smooth", 10, "--model", checkpoint)
+        assert status == 0 and out.startswith("wrote animation.mp4: 3 frames, without sound\n")
+        assert "frames without a face: 1" in out
+        (tmp_path / "animation.mp4").unlink()
+        (tmp_path / "text.mp4").write_text("no video")
+        before = sorted(os.listdir(tmp_path))
+        assert_one_line(call("animate", "text.mp4", template, "--model", checkpoint), "cannot be read as a video")
+        assert_one_line(call("animate", clip, template, "--out", "a.txt"), "is no name for a moving picture")
+        monkeypatch.setattr("facemodels.video.read_motion", _interrupted)
+        status, _, errors = call("animate", clip, template, "--model", checkpoint)
+        assert status == 130 and "interrupted; nothing was written" in errors
+        assert sorted(os.listdir(tmp_path)) == before
+
+
+def _interrupted(*_, **__):
+    raise KeyboardInterrupt

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from facemodels.editing import EDITABLE, interpolate, to_tensor, transfer, turn_in_place
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.data.loading import Failure
+from facemodels.editing import EDITABLE, edit_photos, interpolate, to_tensor, transfer, turn_in_place
 
 
 @pytest.fixture
@@ -50,6 +53,30 @@ def test_nothing_of_the_old_face_is_left_beside_the_new():
     assert_close(image, 0.3 + 0.5 * new.expand_as(image))
 
 
+def test_the_region_holds_the_old_face_and_the_new(model, pair):
+    source, target = pair
+    edit, own = transfer(model, source, target, "pose"), transfer(model, source, target, [])
+    assert (edit.region >= edit.rendering.face_mask).all() and (edit.region >= edit.rendering.mask).all()
+    assert_close(own.region, own.rendering.mask)
+
+
+def test_photos_are_edited_one_after_the_other(model):
+    random = np.random.default_rng(0)
+    crops = [random.integers(256, size=(64, 64, 3)).astype(np.uint8) for _ in range(3)]
+    source, first, second = (AlignedPhoto(f"{k}", crop, crop, np.eye(2, 3), None) for k, crop in enumerate(crops))
+    failure = Failure("gone", "there is no photo gone")
+    wanted = {"smile": ["expression"], "both": ["pose", "light"]}
+    one, same, two = edit_photos(model, source, iter([first, failure, second]), wanted)
+    assert same is failure and (one.name, two.name) == ("1", "2") and list(two.edits) == ["smile", "both"]
+    for edited, target in ((one, first), (two, second)):
+        assert_close(edited.target, to_tensor(target.crop)[0])
+        for label, factors in wanted.items():
+            expected = transfer(model, to_tensor(source.crop), to_tensor(target.crop), factors)
+            assert_close(edited.edits[label].image, expected.image)
+    with pytest.raises(ValueError, match="there is no code 'hair'"):
+        edit_photos(model, source, [first], {"hair": ["hair"]})
+
+
 @pytest.mark.parametrize("factor", EDITABLE)
 def test_interpolation_runs_from_source_to_edit(model, pair, factor):
     source, target = pair[0][:1], pair[1][:1]
@@ -68,5 +95,7 @@ def test_refusals(model, pair):
         transfer(model, source, target[:1], "expression")
     with pytest.raises(ValueError, match="takes one face on each side, got 2 and 2"):
         interpolate(model, source, target, "pose")
+    with pytest.raises(ValueError, match="takes at least 2 steps, got 1"):
+        interpolate(model, source[:1], target[:1], "pose", steps=1)
     with pytest.raises(ValueError, match=r"must have shape \(size, size, 3\), got"):
         to_tensor(torch.zeros(3, 64, 64).numpy())

@@ -1,9 +1,21 @@
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.editing import to_tensor, transfer
 from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
-from facemodels.sheets import edit_sheet, interpolation_sheet, mesh_pictures, parts_sheet
+from facemodels.pasting import enlarged, paste
+from facemodels.sheets import (
+    edit_sheet,
+    interpolation_sheet,
+    mesh_pictures,
+    parts_sheet,
+    pasted_steps,
+    steps_frames,
+    steps_sheet,
+)
 
 
 def test_bytes():
@@ -48,6 +60,25 @@ def test_sheets(model):
     assert wide.width - narrow.width == 2 * 68
     assert parts_sheet(model, source, zoom=1).width == 11 * 68
     assert interpolation_sheet(model, source[:1], target[:1], ["light"], steps=3, zoom=1).height > 64
+
+
+def test_steps_in_a_strip_and_in_a_film():
+    source, target = torch.zeros(3, 8, 8), torch.ones(3, 8, 8)
+    moving = {"light": torch.linspace(0, 1, 5)[:, None, None, None].expand(5, 3, 8, 8)}
+    strip = np.asarray(steps_sheet(source, moving, target, zoom=1))
+    left = strip.shape[1] - 7 * 12
+    assert strip[-8, left + 4 :: 12, 0].tolist() == [0, 0, 64, 128, 191, 255, 255]
+    film = steps_frames(source, moving, target, zoom=1)
+    assert [frame[-8, 16, 0] for frame in film] == [0, 64, 128, 191, 255, 191, 128, 64]  # loops without a stop
+
+
+def test_pasted_steps_run_from_the_photo_to_the_edit(model):
+    crops = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3)).astype(np.uint8)
+    photo, other = (enlarged(AlignedPhoto("x", crop, crop, np.eye(2, 3), None), 96) for crop in crops)
+    pictures = pasted_steps(model, photo, other, "expression", 3)
+    own, edit = (transfer(model, to_tensor(photo.crop), to_tensor(other.crop), some) for some in ([], "expression"))
+    assert_close(pictures[0], to_tensor(photo.photo)[0])
+    assert_close(pictures[2], to_tensor(paste(photo, edit, own))[0])
 
 
 def test_mesh_pictures_show_the_mesh(morphable):

@@ -160,6 +160,8 @@ class TestMediaPipeDetector:
         canvas[60:180, 260:370] = face[::2, ::2]
         assert detector.detect(canvas).five[:, 0].max() < 220
         assert detector.detect(canvas[:, ::-1]).five[:, 0].min() > 180
+        largest, other = detector.detect_all(canvas[:, ::-1])
+        assert largest.five[:, 0].min() > 180 > 140 > other.five[:, 0].max() and largest.faces == other.faces == 2
 
     def test_says_nothing(self, detector, astronaut, capfd):
         MediaPipeDetector().detect(astronaut)
