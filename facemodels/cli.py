@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,12 +21,17 @@ app = typer.Typer(
 )
 
 _PARTLY, _INTERRUPTED = 1, 130
+_SHOWN = 12  # rows of a sheet
 _RUNS = Path("runs")
+_SHIPPED = "facefactors"
 _PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 Model = Annotated[
     Path | None,
-    typer.Option(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run."),
+    typer.Option(
+        help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub; by default the newest run, or"
+        " facefactors, the network that comes with the package."
+    ),
 ]
 
 Expression = Annotated[bool, typer.Option("--expression", help="Take the expression.")]
@@ -465,6 +470,39 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    labels: Annotated[
+        Path, typer.Argument(help="CSV with the columns path, identity, expression, pose; or a prepared FaceFactors.")
+    ],
+    model: Model = None,
+    split: Annotated[str, typer.Option(help="Of a prepared set: all, test or train.")] = "all",
+    aligned: Annotated[bool, typer.Option("--aligned", help="The photos are crops of the network's size.")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the faces, each classified once.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that look for faces.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
+) -> None:
+    """Tell identity, expression and pose from the codes of labelled faces: the paper's Table 1 on your photos."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.labelled import labels_of, read_labelled
+    from facemodels.evaluation.protocol import run_protocol
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    network = _load(model)
+    if labels.is_dir():
+        prepared = PreparedSet(labels)
+        prepared.require_size(network.config.size)
+        faces = labels_of(prepared, split)
+    else:
+        faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
+    protocol = run_protocol(network, faces, folds=folds)
+    for line in protocol.lines():
+        print(line)
+    if out:
+        out.write_text(json.dumps(protocol.to_dict(), indent=1) + "\n")
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
     out: Annotated[Path, typer.Argument(help="Directory to write to.")],
@@ -473,13 +511,113 @@ def export(
         bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
+    morphable: Annotated[
+        bool,
+        typer.Option(
+            "--morphable/--no-morphable", help="Put the morphable model beside the cores, if its licence lets you."
+        ),
+    ] = True,
+    report: Annotated[
+        Path | None, typer.Option(help="JSON of `facemodels evaluate --out`, whose figures the model card shows.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="A sentence about the training data, for the card.")] = None,
 ) -> None:
     """Write a small copy of a network for inference, in float16, and compare its pictures with the original's."""
+    from facemodels.evaluation.report import Report
     from facemodels.export import export as export_network
 
-    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx)
+    facts = {} if report is None else Report.load(report).facts()
+    facts |= {"licence": licence, "data_licence": licence} if licence else {}
+    facts |= {"training_data": trained_on} if trained_on else {}
+    exported = export_network(_load(model), out, cores=cores, pt2=pt2, onnx=onnx, morphable=morphable, facts=facts)
     for line in exported.lines():
         print(line)
+
+
+@app.command()
+def report(
+    model: Annotated[
+        Path | None, typer.Argument(help="Checkpoint or run, here or on the hub; by default the newest run.")
+    ] = None,
+    prepared: Annotated[
+        Path | None, typer.Option(help="Prepared set to measure on; by default FaceFactors is rendered.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns `file` and any of `identity`, `expression`, `pose` and `light`."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column that stands in for `expression`.")] = "Smiling",
+    split: Annotated[str, typer.Option(help="test, train, or all of a set that was not trained on.")] = "test",
+    limit: Annotated[
+        int, typer.Option(min=0, help="Measure at most so many faces, evenly spread; 0 for all of them.")
+    ] = 2000,
+    taught_by: Annotated[
+        Path | None, typer.Option(help="Set whose split train the baselines learn from; by default the set itself.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Adversarial autoencoder that `train-baseline` has trained.")
+    ] = None,
+    baseline_steps: Annotated[
+        int, typer.Option(min=0, help="Steps to train one for where none is given; 0 goes without.")
+    ] = 600,
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+    out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("report"),
+) -> None:
+    """Write OUT/index.html: every figure and table of the paper for a network, beside the baselines."""
+    from facemodels.data.dataset import PreparedSet
+    from facemodels.evaluation.page import ReportSettings
+    from facemodels.evaluation.page import report as write_report
+    from facemodels.networks.verification import load_verifier
+
+    if split not in ("test", "train", "all"):
+        raise InputError(f"there is no split {split!r}; choose test, train or all")
+    network = _load(model)
+    try:
+        page = write_report(
+            network,
+            out,
+            None if prepared is None else PreparedSet(prepared),
+            ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
+            name=model.resolve().name if model else "the newest run",
+            labels=labels,
+            teacher=None if taught_by is None else PreparedSet(taught_by),
+            z0=baseline,
+            verifier=None if verifier is None else load_verifier(verifier),
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what the baselines have learnt, and the same command goes on from there")
+    print(f"look at {page}")
+
+
+@app.command("train-baseline")
+def train_baseline(
+    prepared: Annotated[Path, typer.Argument(help="Prepared set; its split train is learnt from.")],
+    out: Annotated[Path, typer.Option(help="File of weights to write.")] = Path("z0.safetensors"),
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training.")] = 3000,
+    batch: Annotated[int, typer.Option(min=2, help="Faces at once.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, order and draws.")] = 0,
+) -> None:
+    """Train the adversarial autoencoder Z0 that the paper compares its codes with.
+
+    The same command goes on where a run was ended.
+    """
+    from facemodels.baselines import AdversarialConfig, train_adversarial
+    from facemodels.data.dataset import PreparedSet
+
+    faces = PreparedSet(prepared)
+    config = AdversarialConfig(size=faces.size, steps=steps, batch=batch, seed=seed)
+    try:
+        train_adversarial(faces, out, config)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; {out} keeps what is done, and the same command goes on from there")
+    print(f"wrote {out}")
 
 
 @app.command()
@@ -531,6 +669,74 @@ def animate(
         raise typer.Exit(_PARTLY)
 
 
+@app.command()
+def reconstruct(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")],
+    model: Model = None,
+    out: Annotated[Path, typer.Option(help="Directory of the meshes; made if it does not exist.")] = Path("meshes"),
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="glb (also without this), obj or ply; again for a second one.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="stream, coefficients or fit (to landmarks); again for a second one; by default all three."),
+    ] = None,
+    albedo: Annotated[
+        bool, typer.Option("--albedo", help="The network's colours, free of light, instead of the photo's.")
+    ] = False,
+    detail: Annotated[int, typer.Option(min=32, max=4096, help="Side of the texture in pixels.")] = 512,
+    turntable: Annotated[bool, typer.Option("--turntable", help="Also write a GIF of each mesh as it turns.")] = False,
+) -> None:
+    """Make 3D meshes of the faces in photos, in mm (GLB in metres), and a picture of all of them.
+
+    A photo that cannot be used is named on the standard error, the others are made, and the status is then 1.
+    """
+    from facemodels.data.alignment import load_photo
+    from facemodels.fitting.landmarks import MediaPipeDetector
+    from facemodels.mesh import FORMATS
+    from facemodels.progress import progress_bar
+    from facemodels.reconstruction import SHAPES, morphable_of
+    from facemodels.reconstruction import reconstruct as reconstruct_photo
+    from facemodels.sheets import reconstruction_sheet
+    from facemodels.sheets import turntable as turned
+
+    formats, shape = formats or ["glb"], shape or list(SHAPES)
+    _check_choices("format", formats, [ending.lstrip(".") for ending in FORMATS])
+    _check_choices("shape", shape, SHAPES)
+    files = _photos(photos)
+    network, detector = _load(model), MediaPipeDetector()
+    morphable = morphable_of(network)
+    if not network.config.cores and shape == ["stream"]:
+        raise InputError("this network was exported without its cores, so it has no shape stream; ask for coefficients")
+    out.mkdir(parents=True, exist_ok=True)
+    done, failed = [], 0
+    names = _distinct([file.stem for file in files])
+    for file, name in progress_bar(list(zip(files, names, strict=True)), "reconstruct", disable=len(files) < 3):
+        try:
+            photo = load_photo(file, detector, size=network.config.size)
+        except InputError as error:
+            print(f"facemodels: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo)
+        for kind, mesh in one.meshes.items():
+            if kind not in shape:
+                continue
+            for ending in formats:
+                print(f"wrote {mesh.save(out / f'{name}-{kind}.{ending}')[-1]}")
+            if turntable:
+                _save_film(turned(mesh), out / f"{name}-{kind}.gif")
+        done.append(one)
+    if not done:
+        raise InputError(f"none of {len(files)} photos shows a face that can be used")
+    sheet = out / "reconstruction.png"
+    reconstruction_sheet(done[:_SHOWN], morphable).save(sheet)
+    print(f"wrote {sheet}")
+    if failed:
+        print(f"facemodels: {failed} of {len(files)} photos were left out", file=sys.stderr)
+        raise typer.Exit(_PARTLY)
+
+
 @app.command("app")
 def play(
     model: Model = None,
@@ -555,15 +761,46 @@ def play(
             print("\nended; nothing was kept")
 
 
+def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no {what} {name!r}; choose one of {', '.join(known)}")
+
+
+def _photos(paths: list[Path]) -> list[Path]:
+    """Files as they are, and the photos of folders."""
+    from facemodels.data.sources import is_photo
+
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if is_photo(file.name)) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"there is no photo in the folder {path}")
+        files += inside
+    return files
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The same names, those that come again with a number."""
+    return [
+        name if names.index(name) == place else f"{name}-{names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    ]
+
+
+def _save_film(frames: list[Any], path: Path) -> None:
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, loop=0)
+    print(f"wrote {path}")
+
+
 def _load(model: Path | None):
     from facemodels.autoencoder import NeuroTensorialAutoencoder
     from facemodels.training.checkpoint import newest_run, resolve
 
     path = model or newest_run(_RUNS)
     if path is None:
-        raise InputError(
-            "there is no run under runs/; train a network with `facemodels train` or name one with --model"
-        )
+        print("facemodels: no run under runs/: taking the network of the package", file=sys.stderr)
+        path = Path(_SHIPPED)
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
 
 

@@ -143,6 +143,8 @@ def export(
     cores: bool = False,
     pt2: bool = False,
     onnx: bool = False,
+    morphable: bool = True,
+    facts: Mapping[str, Any] | None = None,
     images: Float[Tensor, "n 3 h w"] | None = None,
 ) -> Exported:
     """Write a copy of a network for inference, and compare its pictures with the network's.
@@ -157,6 +159,10 @@ def export(
             `frontal_normals` are None.
         pt2: Also write encoder.pt2 and decoder.pt2, which `torch.export.load` reads.
         onnx: Also write encoder.onnx and decoder.onnx; needs the extra `export`.
+        morphable: Put the morphable model beside the cores. Without it `from_pretrained` must be given one to make
+            vertices; its licence may not let you pass it on.
+        facts: What the model card should say; the keyword arguments of `facemodels.model_card.model_card`. By default
+            the card of the network is kept.
         images: Aligned crops in [0, 1], at least two, to compare pictures on; by default eight rendered faces.
 
     Raises:
@@ -204,7 +210,9 @@ def export(
             agreement["*.onnx"] = Agreement.of(run_onnx(*pair, images)["image"], expected)
 
     path = Path(out)
-    copy.card = _card(model, cores, agreement[WEIGHTS])
+    card = str(model.generate_model_card(**facts)) if facts else model.card or str(model.generate_model_card())
+    copy.card = _card(card, cores, agreement[WEIGHTS])
+    copy.morphable = copy.morphable if morphable else None
     copy.save_pretrained(path, state_dict=halved)
     for name, content in files.items():
         with whole_file(path / name) as file:
@@ -319,9 +327,9 @@ def _rendered_faces(size: int) -> Float[Tensor, "n 3 size size"]:
     return torch.nn.functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
 
 
-def _card(model: NeuroTensorialAutoencoder, cores: bool, agreement: Agreement) -> str:
+def _card(card: str, cores: bool, agreement: Agreement) -> str:
     """The network's card, and what the copy is."""
-    text = (model.card or str(model.generate_model_card())).split(EXPORTED)[0].rstrip()
+    text = card.split(EXPORTED)[0].rstrip()
     left_out = (
         "" if cores else ", without the cores of streams 1 and 3: `shape`, `frontal` and `frontal_normals` are None"
     )

@@ -24,6 +24,9 @@ from facemodels.morphable import MorphableModel
 
 CONFIG, WEIGHTS, MORPHABLE, CARD = "config.json", "model.safetensors", "morphable.safetensors", "README.md"
 
+SHIPPED = {"facefactors": Path(__file__).parent / "weights" / "facefactors"}
+"""Networks that come with the package by name; they carry the built-in morphable model, which code makes."""
+
 _BEFORE_IT_WAS_A_SETTING = {"bottleneck": "tanh"}
 """What networks did before a setting existed, where that is not its default."""
 
@@ -129,7 +132,8 @@ class PretrainedMixin(
         """Read a network in float32, on the CPU and ready for inference; no pickle is involved.
 
         Args:
-            pretrained_model_name_or_path: Directory written by `save_pretrained`, or `owner/name` on the hub.
+            pretrained_model_name_or_path: Directory written by `save_pretrained`, `owner/name` on the hub, or
+                "facefactors" for the network that comes with the package, trained on rendered faces.
             morphable: The morphable model, where its terms keep it from lying beside the weights. Without any the
                 network encodes and decodes as well, but knows no vertices.
             revision: Branch, tag or commit on the hub.
@@ -144,7 +148,9 @@ class PretrainedMixin(
         """
         name = os.fspath(pretrained_model_name_or_path)
         path = Path(name)
-        if not path.exists() and _may_be_on_hub(name):
+        if not path.exists() and name in SHIPPED:
+            path, morphable = SHIPPED[name], morphable or MorphableModel.procedural()
+        elif not path.exists() and _may_be_on_hub(name):
             options = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
             path = _download(name, **options, local_files_only=local_files_only, token=token)
         settings, config = _read_config(name, path)

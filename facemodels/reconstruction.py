@@ -5,20 +5,29 @@ from a fit of the morphable model to landmarks, the way the paper's comparison m
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, full_precision, orthogonal
 from facemodels.codes import Codes
+from facemodels.config import SIZE
+from facemodels.data.alignment import AlignedPhoto
+from facemodels.editing import to_tensor
 from facemodels.errors import InputError
+from facemodels.fitting import Fit
+from facemodels.fitting import fit as fit_landmarks
+from facemodels.fitting.calibrated import mediapipe_correspondence
+from facemodels.fitting.carry import MIRRORED_WEIGHT, mirrored_vertices
 from facemodels.fitting.framing import frame
 from facemodels.fitting.texture import Sight, bake, combine, sight, spread
 from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
-from facemodels.rendering import euler_to_matrix, shade, vertex_normals
+from facemodels.rendering import euler_to_matrix, render_surface, shade, vertex_normals
 from facemodels.rendering.chart import chart_of
 
 Source = Literal["stream", "coefficients"]
@@ -145,18 +154,15 @@ def coloured(
     scale, shift = frame(
         vertices.expand(count, -1, -1), morphable.triangles, morphable.face, rotation, face.normals, mask
     )
-    cameras = list(zip(mask, rotation, scale, shift, strict=True))
     weights = [1.0] + [_TURNED_WEIGHT] * (count - 1)
     sights = [
-        sight(albedo, mask, vertices, morphable, *camera)
-        for albedo, (mask, *camera) in zip(face.albedo, cameras, strict=True)
+        sight(face.albedo[k], mask[k], vertices, morphable, rotation[k], scale[k], shift[k]) for k in range(count)
     ]
     albedo = spread(*combine(sights, weights, vertices, normals), morphable)
     if picture is None:
         return assembled(sights, weights, albedo, vertices, morphable, detail)
-    own_mask, *own_camera = cameras[0]
     lit = albedo * _shading(normals @ rotation[0].T, codes.light)
-    photo = sight(picture, own_mask, vertices, morphable, *own_camera)
+    photo = sight(picture, mask[0], vertices, morphable, rotation[0], scale[0], shift[0])
     read, trust = photo.read(vertices, normals)
     return assembled([photo], [1.0], lit + trust[:, None] * (read - lit), vertices, morphable, detail)
 
@@ -175,6 +181,118 @@ def assembled(
     chart = chart_of(morphable)
     texture = bake(sights, weights, colours, vertices, morphable, detail)
     return Mesh(vertices[chart.vertex], chart.triangles, colours[chart.vertex].clamp(0, 1), chart.uv, texture)
+
+
+def fitted_mesh(
+    fit: Fit,
+    morphable: MorphableModel,
+    picture: Float[Tensor, "3 size size"],
+    *,
+    detail: int | None = DETAIL,
+) -> Mesh:
+    """The mesh of a fitted face, without a network: the paper's 3DMM fit.
+
+    Where the picture does not show the face, the other side of the face stands in, and around both the nearest colours.
+
+    Args:
+        fit: Of one face, in pixels of a crop of 64.
+        morphable: The model that was fitted.
+        picture: The aligned crop in [0, 1]; it may have more pixels.
+        detail: Side of the texture in pixels; None for colours of the vertices alone.
+
+    Raises:
+        ValueError: There is more than one face.
+    """
+    if len(fit) != 1:
+        raise ValueError(f"fitted_mesh: takes the fit of one face, got {len(fit)}; take one with fit[k : k + 1]")
+    vertices = morphable.vertices(fit.identity, fit.expression)
+    camera = fit.rotation, fit.scale, fit.shift
+    mask = render_surface(vertices, morphable.triangles, morphable.face, *camera, SIZE).mask
+    photo = sight(picture, mask[0], vertices[0], morphable, *(part[0] for part in camera))
+    normals = vertex_normals(vertices, morphable.triangles)[0]
+    read, trust = photo.read(vertices[0], normals)
+    other = mirrored_vertices(morphable)
+    doubt = MIRRORED_WEIGHT * trust[other] * (1 - trust)
+    total = (trust + doubt).clamp_min(1e-6)
+    mixed = (trust[:, None] * read + doubt[:, None] * read[other]) / total[:, None]
+    colours = spread(mixed, trust + doubt, morphable)
+    return assembled([photo], [1.0], colours, vertices[0], morphable, detail)
+
+
+def fit_photos(photos: Sequence[AlignedPhoto], morphable: MorphableModel) -> Fit:
+    """The fit of a morphable model to the landmarks of photos, in pixels of crops of 64.
+
+    Args:
+        photos: Aligned photos.
+        morphable: Any morphable model.
+
+    Raises:
+        InputError: Of a model that is not the built-in one, MediaPipe's canonical face is needed and not there.
+    """
+    points = torch.from_numpy(np.stack([photo.landmarks.points for photo in photos]))
+    return fit_landmarks(points, morphable, mediapipe_correspondence(morphable))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Meshes of the face of a photo.
+
+    Attributes:
+        name: Of the photo.
+        picture: Its aligned crop in [0, 1], as the network takes it.
+        stream: By the shape stream; None of a network without cores.
+        coefficients: By the coefficients that the network regresses.
+        fit: By a fit of the morphable model to the landmarks.
+    """
+
+    name: str
+    picture: Float[Tensor, "3 h w"]
+    stream: Mesh | None
+    coefficients: Mesh
+    fit: Mesh
+
+    @property
+    def meshes(self) -> dict[str, Mesh]:
+        """The meshes that there are, by name."""
+        return {name: mesh for name in SHAPES if (mesh := getattr(self, name)) is not None}
+
+
+SHAPES = ("stream", "coefficients", "fit")
+"""Where shapes come from: the shape stream, the regressed coefficients, the fit to landmarks."""
+
+
+@torch.no_grad()
+def reconstruct(
+    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, *, detail: int | None = DETAIL, from_photo: bool = True
+) -> Reconstruction:
+    """The face of a photo in 3D, in all three ways (the paper's Figure 5).
+
+    Args:
+        model: A network with a morphable model.
+        photo: From `facemodels.data.alignment.load_photo`, with a crop of the network's size.
+        detail: Side of the textures in pixels; None for colours of the vertices alone.
+        from_photo: Colours of the photo, in its full resolution; otherwise the network's albedo, free of light, on its
+            own two meshes.
+
+    Raises:
+        InputError: The network has no morphable model.
+    """
+    morphable = morphable_of(model)
+    crop = to_tensor(photo.crop)
+    codes = model.encode(crop)
+    fine = to_tensor(photo.enlarged(max(detail or 0, len(photo.crop))))[0]
+    colours = fine if from_photo else None
+
+    def mesh(source: Source) -> Mesh:
+        return face_mesh(model, codes, source=source, picture=colours, detail=detail)
+
+    return Reconstruction(
+        photo.name,
+        crop[0],
+        mesh("stream") if model.config.cores else None,
+        mesh("coefficients"),
+        fitted_mesh(fit_photos([photo], morphable), morphable, fine, detail=detail),
+    )
 
 
 def _painted(

@@ -1,6 +1,8 @@
 """The pictures in which a network is looked at: edits, parts, interpolations."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,18 @@ from facemodels.config import SIZE
 from facemodels.data.alignment import AlignedPhoto
 from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
 from facemodels.evaluation.exchange import paint
-from facemodels.figures import grid, normals_as_colours, on_paper
+from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
+from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
 from facemodels.pasting import paste
+from facemodels.reconstruction import Reconstruction
 from facemodels.rendering import euler_to_matrix, render_geometry, shade
+from facemodels.rendering.picture import picture_of
 
 _MESH_LIGHT = torch.tensor([[0.4, 0.2, 0.4, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]])
 _MESH_YAW = 0.45  # radians, so that the profile of the nose shows
+_SIDE, _SWING = 0.6, 0.9  # radians: of a second view, and to which a turning mesh goes
+_SHAPE_NAMES = {"stream": "shape stream", "coefficients": "coefficients", "fit": "landmark fit"}
 
 
 def edit_sheet(
@@ -241,3 +248,41 @@ def mesh_pictures(
     )
     picture = on_paper((0.85 * shade(normals, _MESH_LIGHT.expand(count, -1))).clamp(0, 1), mask)
     return torch.nn.functional.avg_pool2d(picture, supersample).expand(-1, 3, -1, -1)
+
+
+def reconstruction_sheet(
+    reconstructions: Sequence[Reconstruction], morphable: MorphableModel, size: int = 160
+) -> Image.Image:
+    """One row a photo: its face in 3D by the network and by a fit to landmarks, grey and in colours (Figure 5).
+
+    Args:
+        reconstructions: From `facemodels.reconstruction.reconstruct`, all of one network.
+        morphable: The network's, for what belongs to the face.
+        size: Side of each picture in pixels.
+    """
+    rows = []
+    for one in reconstructions:
+        row = [torch.nn.functional.interpolate(one.picture[None], size, mode="bicubic")[0].clamp(0, 1)]
+        for mesh in one.meshes.values():
+            face = [replace(mesh, triangles=mesh.triangles[morphable.face])]
+            views = (
+                picture_of(face, size=size, clay=True),
+                picture_of(face, yaw=_SIDE, size=size, clay=True),
+                picture_of(face, yaw=_SIDE, size=size),
+            )
+            row += [view[0] for view in views]
+        rows.append(row)
+    names = [_SHAPE_NAMES[name] for name in reconstructions[0].meshes] if reconstructions else []
+    return grid(rows, columns=["photo", *(title for name in names for title in ("", name, ""))], zoom=1)
+
+
+def turntable(mesh: Mesh, frames: int = 48, size: int = 256) -> list[Image.Image]:
+    """A mesh that looks to both sides: pictures of one round, which can be repeated for ever.
+
+    Args:
+        mesh: The mesh.
+        frames: Number of pictures.
+        size: Side of each in pixels.
+    """
+    turns = [_SWING * math.sin(2 * math.pi * frame / frames) for frame in range(frames)]
+    return [Image.fromarray(to_bytes(picture_of([mesh], yaw=yaw, size=size)[0])) for yaw in turns]

@@ -4,6 +4,7 @@ Modes count from 0. Matrices come as one sequence, `khatri_rao([a, b, c])`. `ord
 default of every function that has an element order; `order="F"` is Kolda and Bader's.
 """
 
+from multilinear import decomposition as decomposition
 from multilinear import nn as nn
 from multilinear import optim as optim
 from multilinear.autograd._dispatch import use as use

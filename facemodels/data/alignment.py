@@ -45,6 +45,14 @@ class AlignedPhoto:
     transform: Float[np.ndarray, "2 3"]
     landmarks: Landmarks
 
+    def enlarged(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """The same crop in other pixels, taken from the photo anew.
+
+        Args:
+            size: Side in pixels.
+        """
+        return cut_out(self.photo, self.transform, size)
+
 
 def check_size(caller: str, size: int) -> None:
     """Refuse crops of a size that no network takes.

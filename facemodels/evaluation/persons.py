@@ -1,6 +1,8 @@
 """Is the person in the identity code, and does an edit keep the person? Labels and other networks are the judges."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.codes import Codes
 from facemodels.data.dataset import Faces
-from facemodels.editing import turn_in_place
+from facemodels.editing import EDITABLE, turn_in_place
 from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
 from facemodels.evaluation.measures import Codings, batches
 from facemodels.evaluation.targets import person_auc
@@ -42,10 +44,37 @@ def person_in_codes(codes: Codes, persons: Int[np.ndarray, " n"]) -> dict[str, f
     }
 
 
-def identity_kept(
+@dataclass(frozen=True)
+class Verified:
+    """Whose face swaps show, by a network that was trained to tell persons apart.
+
+    Attributes:
+        won: By factor, the share of swaps that look more like the photo of the face than like the donor's; of identity
+            swaps, those that look more like the donor's. One half is chance.
+        cosine: By factor, the mean cosine of the swap and the face's own reconstruction.
+        above_strangers: By factor, the chance that this cosine is above that of two persons' reconstructions; of
+            identity swaps it should be near one half, of all others near 1.
+        reconstruction: Mean cosine of reconstructions and their photos.
+        strangers: Mean cosine of the reconstructions of two persons.
+        pairs: Pairs of two persons.
+    """
+
+    won: dict[str, float]
+    cosine: dict[str, float]
+    above_strangers: dict[str, float]
+    reconstruction: float
+    strangers: float
+    pairs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def verify_swaps(
     model: NeuroTensorialAutoencoder, faces: Faces, codings: Codings, verifier: Verifier, persons: Sequence[int] = ()
-) -> dict[str, float]:
-    """Whose face an edit shows, by a network that was trained to tell persons apart.
+) -> Verified | None:
+    """Swap each factor and ask a verification network who is to be seen.
 
     Take a verifier that the network was not trained with: a score must not be the loss.
 
@@ -57,32 +86,49 @@ def identity_kept(
         persons: Who they are; pairs of one person are left out.
 
     Returns:
-        "kept_by_expression", "kept_by_pose" and "kept_by_light": the share of swaps that look more like the photo of
-        the face than like the donor's; "taken_by_identity": the share of identity swaps that look more like the
-        donor's. One half is chance.
+        None if there are no pairs of two persons.
     """
     rows = spread(len(faces), _JUDGED)
     own, photos = codings[rows], faces[rows].pictures()
     other = donors(len(own)).to(photos.device)
-    differ = torch.ones(len(own), dtype=torch.bool)
+    differ = other.cpu() != torch.arange(len(own))
     if len(persons):
         who = torch.as_tensor(persons)[rows]
         differ = who != who[other.cpu()]
     if not differ.any():
-        return {}
-    embedded = _embed(verifier, photos)
-    measures = {}
-    for factor in ("expression", "pose", "light", "identity"):
+        return None
+    photo, plain = _embed(verifier, photos), _embed(verifier, own.image)
+
+    def cosines(first: Tensor, second: Tensor) -> Tensor:
+        return (first * second).sum(1).cpu()[differ]
+
+    strangers = cosines(plain, plain[other])
+    won, cosine, above = {}, {}, {}
+    for factor in EDITABLE:
         face = paint(model, exchanged(own.codes, own[other].codes, [factor]))
         image = composite(face.image, own)
         if factor == "pose" and face.mask_logits is not None:
             image = turn_in_place(face.image, face.mask_logits.sigmoid(), own.background, own.mask)
         shown = _embed(verifier, image)
-        source, donor = (shown * embedded).sum(1), (shown * embedded[other]).sum(1)
-        wins = (donor > source) if factor == "identity" else (source > donor)
-        name = "taken_by_identity" if factor == "identity" else f"kept_by_{factor}"
-        measures[name] = float(wins.cpu()[differ].float().mean())
-    return measures
+        source, donor = cosines(shown, photo), cosines(shown, photo[other])
+        won[factor] = float(((donor > source) if factor == "identity" else (source > donor)).float().mean())
+        kept = cosines(shown, plain)
+        cosine[factor] = float(kept.mean())
+        above[factor] = float((kept[:, None] > strangers).float().mean())
+    return Verified(won, cosine, above, float(cosines(plain, photo).mean()), float(strangers.mean()), int(differ.sum()))
+
+
+def identity_kept(
+    model: NeuroTensorialAutoencoder, faces: Faces, codings: Codings, verifier: Verifier, persons: Sequence[int] = ()
+) -> dict[str, float]:
+    """The shares of `verify_swaps` by the names that reports have for them.
+
+    Returns:
+        "kept_by_expression", "kept_by_pose", "kept_by_light" and "taken_by_identity"; nothing without pairs.
+    """
+    verified = verify_swaps(model, faces, codings, verifier, persons)
+    names = {factor: "taken_by_identity" if factor == "identity" else f"kept_by_{factor}" for factor in EDITABLE}
+    return {} if verified is None else {names[factor]: share for factor, share in verified.won.items()}
 
 
 def _centred(codes: Float[Tensor, "n k"]) -> Float[np.ndarray, "n k"]:

@@ -1,6 +1,7 @@
 """All measures of a network on a prepared set, as figures and as lines to read, beside what we set out to reach."""
 
 import csv
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,30 @@ class Report:
     def from_dict(cls, values: dict[str, Any]) -> "Report":
         """A report from `to_dict`'s result."""
         return cls(**values)
+
+    @classmethod
+    def load(cls, path: Path) -> "Report":
+        """A report that `facemodels evaluate --out` wrote.
+
+        Raises:
+            InputError: The file is missing or holds something else.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is no report of `facemodels evaluate --out`: {error}") from error
+
+    def facts(self) -> dict[str, Any]:
+        """The measures as a model card shows them: arguments of `facemodels.model_card.model_card`."""
+        titles, last = {}, ""
+        for name, line in LINES.items():
+            last = line.title if not line.title.startswith("...") else last
+            title = line.title.replace("...", f"{last},")
+            titles[name] = f"{title} ({line.unit})" if line.unit else title
+        return {
+            "measures": {titles[name]: value for name, value in self.measures.items()},
+            "measured_on": f"{self.faces} faces never seen",
+        }
 
 
 def reaches(value: float, target: str) -> bool:

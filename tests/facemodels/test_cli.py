@@ -105,7 +105,7 @@ def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
     assert_one_line(call("prepare", tmp_path, "--size", 100), "size must be 32 to 512 pixels")
     assert_one_line(call("synthesise", tmp_path / "x", "--size", 100), "size must be 32 to 512 pixels")
     assert_one_line(call("train", prepared.path, "--precision", "fp8"), "there is no precision 'fp8'")
-    assert_one_line(call("evaluate", prepared.path), "there is no run under runs/")
+    assert_one_line(call("export", "facefactors", "x", "--report", "none.json"), "none.json is no report of")
     assert_one_line(call("evaluate", prepared.path, "--model", "nowhere"), "there is no checkpoint at nowhere")
     assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "edit.txt"), "is no name for a picture")
     assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "no/where/edit.png"), "does not exist; make it first")

@@ -12,7 +12,7 @@ from facemodels.codes import FACTORS, Codes
 from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError
 from facemodels.evaluation import Codings, encode_all, measure, swap_rates
-from facemodels.evaluation.measures import angle_between, nearest_rotation, normals_error, overlap, psnr
+from facemodels.evaluation.measures import angle_between, nearest_rotation, normals_error, overlap, psnr, quality, ssim
 from facemodels.evaluation.report import LINES, Labels, Report, evaluate, reaches, read_labels, teach_judge
 from facemodels.evaluation.swaps import PixelJudge
 from facemodels.networks import Context
@@ -32,6 +32,37 @@ def test_psnr_of_a_known_error():
     half[:, :, :4] = 0.1
     assert_close(psnr(image, half, mask), torch.full((2,), 20.0))
     assert float(psnr(image, half)[0]) == pytest.approx(20 + 10 * np.log10(2), abs=1e-3)
+
+
+class TestSsim:
+    def test_of_equal_pictures(self):
+        image = torch.rand(2, 3, 16, 16)
+        assert_close(ssim(image, image), torch.ones(2))
+        assert_close(ssim(image, image, torch.ones(2, 1, 16, 16)), torch.ones(2))
+
+    def test_of_constant_pictures(self):
+        """Without structure only the brightness counts: (2ab + c) / (a^2 + b^2 + c) with c = 0.01^2."""
+        grey, bright = torch.full((1, 3, 16, 16), 0.2), torch.full((1, 3, 16, 16), 0.6)
+        expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+        assert float(ssim(grey, bright)) == pytest.approx(expected, abs=1e-6)
+
+    def test_sees_the_mask_only(self):
+        image = torch.rand(1, 3, 32, 32)
+        other = image.clone()
+        other[..., :8] = torch.rand(1, 3, 32, 8)
+        mask = torch.zeros(1, 1, 32, 32)
+        mask[..., 16:] = 1
+        assert float(ssim(image, other, mask)) == pytest.approx(1) and float(ssim(image, other)) < 0.95
+
+
+def test_quality_of_a_known_error():
+    photos = torch.full((2, 3, 16, 16), 0.5)
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, :8] = 1
+    result = quality(photos + 0.1 * mask, photos, mask)
+    assert result.psnr_face == pytest.approx(20, abs=1e-3) and result.psnr == pytest.approx(23.01, abs=1e-2)
+    assert 0 < result.ssim_face < result.ssim < 1
+    assert result.to_dict()["psnr"] == result.psnr
 
 
 def test_angle_between_rotations():

@@ -17,6 +17,7 @@ from facemodels import export as export_module
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig, preset
 from facemodels.errors import InputError
+from facemodels.evaluation.report import Report
 from facemodels.export import PARTS, DecoderProgram, EncoderProgram, export, run_onnx, trace
 from facemodels.networks.decoders import unpool
 
@@ -127,6 +128,19 @@ class TestCheckpoint:
         assert first.shape is not None and second.shape is not None
         assert (first.shape - second.shape).norm(dim=-1).max() < 0.5  # mm
         assert_close(second.frontal, first.frontal, rtol=0, atol=5e-3)
+
+    def test_without_its_morphable_model_and_with_facts(self, morphable, tmp_path):
+        model = make(OURS, morphable)
+        facts = Report(3, {"psnr": 23.25, "person_auc_of_expression": 0.5}).facts()
+        made = export(model, tmp_path, cores=True, morphable=False, facts=facts, images=crops(2))
+        assert set(made.sizes) == {"model.safetensors"}
+        assert "| PSNR of the picture (dB) | 23.25 |" in (tmp_path / "README.md").read_text()
+        assert "by the expression code" in (tmp_path / "README.md").read_text()
+        alone = NeuroTensorialAutoencoder.from_pretrained(tmp_path)
+        given = NeuroTensorialAutoencoder.from_pretrained(tmp_path, morphable=morphable)
+        assert alone.decode(alone.encode(crops(2))).shape is None
+        first, second = (m.decode(m.encode(crops(2))).shape for m in (model, given))
+        assert (first - second).norm(dim=-1).max() < 0.5  # mm
 
     def test_a_copy_of_a_copy_is_the_same_copy(self, exported, tmp_path):
         again = NeuroTensorialAutoencoder.from_pretrained(exported.path)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from facemodels.config import NetworkConfig
 from facemodels.data.factors import exchange, sample_factors
 from facemodels.data.synthetic import draw, factors_of, synthesise_set
 from facemodels.errors import InputError
-from facemodels.evaluation.fidelity import edit_fidelity, true_edits
+from facemodels.evaluation.fidelity import differing_pairs, edit_fidelity, true_edits
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +55,42 @@ def test_photos_have_no_true_edits(prepared):
         factors_of(prepared, "test")
 
 
+@pytest.mark.parametrize("factor", ["expression", "pose", "light", "identity"])
+def test_pairs_differ_in_the_factor(synthetic, factor):
+    factors = factors_of(synthetic, "test")
+    sources, targets = differing_pairs(factors, factor, 20, seed=1)
+    assert len(sources) == len(targets) == 20
+    for source, target in zip(sources, targets, strict=True):
+        one, other = factors[source], factors[target]
+        same = {
+            "expression": one.emotion == other.emotion,
+            "pose": (one.angles == other.angles).all(),
+            "light": (one.light == other.light).all(),
+            "identity": one.person == other.person,
+        }
+        assert not same[factor]
+
+
+def test_faces_that_are_all_alike(synthetic):
+    with pytest.raises(InputError, match="no two of these 1 faces differ in pose"):
+        differing_pairs(factors_of(synthetic, "test")[:1], "pose", 4)
+
+
 def test_fidelity_tells_a_perfect_editor(synthetic, monkeypatch):
-    """An editor that knows the truth beats no edit in every pair but those of equal factors."""
-    config = NetworkConfig(channels=(4, 4, 4), frontal_rank=2)
-    model = NeuroTensorialAutoencoder(config)
-    images = synthetic.faces("test").pictures()
-    sources, targets = np.random.default_rng(0).integers(8, size=(2, 6)).tolist()
+    """An editor that knows the truth, and whose reconstruction is grey, beats no edit in every pair."""
+    model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2))
+    sources, targets = differing_pairs(factors_of(synthetic, "test"), "light", 6)
     truth, _ = true_edits(synthetic, "test", sources, targets, "light")
+    photos = synthetic.faces("test").pictures()
 
     def perfect(model, source, target, factors):
-        image = truth if factors else images[sources]
+        assert_close(source, photos[sources])
+        assert_close(target, photos[targets])
+        image = truth if factors else torch.full_like(truth, 0.5)
         return dataclasses.make_dataclass("Edit", ["image"])(image)
 
     monkeypatch.setattr("facemodels.evaluation.fidelity.transfer", perfect)
     fidelity = edit_fidelity(model, synthetic, "light", pairs=6)
-    different = np.mean([a != b for a, b in zip(sources, targets, strict=True)])
-    assert fidelity.edited > 90 and fidelity.edited > fidelity.unedited
-    assert fidelity.better == pytest.approx(different)
-    assert torch.isfinite(torch.tensor(fidelity.unedited))
+    assert fidelity.edited > 90 > fidelity.photo and fidelity.edited_ssim > 0.999 > fidelity.unedited_ssim
+    assert fidelity.better == fidelity.better_than_photo == 1 and fidelity.pairs == 6
+    assert json.loads(json.dumps(fidelity.to_dict())) == fidelity.to_dict()

@@ -1,6 +1,7 @@
 """Persons in codes and in edited pictures, of networks and judges whose behaviour is known."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.nn.functional import normalize
 from facemodels.autoencoder import Face
 from facemodels.config import NetworkConfig
 from facemodels.evaluation import Codings, encode_all
-from facemodels.evaluation.persons import identity_kept, person_in_codes
+from facemodels.evaluation.persons import identity_kept, person_in_codes, verify_swaps
 from facemodels.gauge import whitening
 
 
@@ -83,6 +84,13 @@ def test_who_is_shown_follows_the_code_that_paints(faces, codings, factor):
     expected = {"kept_by_expression": 1.0, "kept_by_pose": 1.0, "kept_by_light": 1.0, "taken_by_identity": 0.0}
     name = "taken_by_identity" if factor == "identity" else f"kept_by_{factor}"
     assert measures == expected | {name: 1.0 - expected[name]}
+    verified = verify_swaps(_Painter(factor), faces, known, _Judge())
+    assert verified.reconstruction == pytest.approx(1, abs=1e-3) and verified.pairs == 8
+    for name, cosine in verified.cosine.items():  # a swap of what paints shows the donor, any other the face itself
+        expected = verified.strangers if name == factor else 1.0
+        assert cosine == pytest.approx(expected, abs=1e-4)
+        assert (verified.above_strangers[name] < 0.6) == (name == factor)
+    assert json.loads(json.dumps(verified.to_dict())) == verified.to_dict()
 
 
 def test_pairs_of_one_person_are_left_out(model, faces, codings):

@@ -1,0 +1,297 @@
+"""Z0: the adversarial autoencoder whose one code the paper compares its codes with (section 4.2, Figures 6 and 7).
+
+The same convolutions as our network, one code of 128 numbers, no factors. A second network tells codes from draws of a
+standard normal distribution, and the encoder learns to deceive it, so that the codes as a whole follow that
+distribution.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from facemodels.config import SIZE
+from facemodels.data.dataset import Faces, PreparedSet
+from facemodels.errors import InputError
+from facemodels.files import read_tensors, write_tensors
+from facemodels.networks import Encoder, UpsamplingDecoder, channels_last
+from facemodels.progress import progress_bar
+
+_FORMAT = "facemodels.AdversarialAutoencoder/1"
+_BATCH = 100  # faces encoded at once
+_SAVE_SECONDS = 60.0
+_WARM_UP = 50  # steps
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Sizes and training of Z0; the paper gives none of them.
+
+    Attributes:
+        size: Side of the pictures in pixels.
+        channels: Filters of the convolutions, outermost first: those of our network.
+        intermediate: Size of the vector between convolutions and code, as in our network.
+        features: Size of the code.
+        hidden: Units in each of the two hidden layers of the network that judges codes; 1000 in the source.
+        steps: Length of the training.
+        batch: Faces at once.
+        learning_rate: Peak, of both networks; it rises over 50 steps and falls along a cosine to a hundredth.
+        prior: Weight of the adversarial term beside half the squared error of the picture.
+        seed: Fixes weights, order and draws.
+    """
+
+    size: int = SIZE
+    channels: tuple[int, ...] = (48, 24, 24)
+    intermediate: int = 128
+    features: int = 128
+    hidden: int = 1000
+    steps: int = 3000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    prior: float = 10.0
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from JSON."""
+        return cls(**{**values, "channels": tuple(values["channels"])})
+
+
+class AdversarialAutoencoder(nn.Module):
+    """Encoder, one code, upsampling decoder, and the network that judges codes.
+
+    Args:
+        config: Sizes; the settings of training stay with the network, too.
+
+    Example:
+        >>> model = AdversarialAutoencoder(AdversarialConfig(channels=(4, 4, 4), intermediate=8, hidden=8))
+        >>> model.encode(torch.rand(2, 3, 64, 64)).shape, model(torch.rand(2, 3, 64, 64)).shape
+        (torch.Size([2, 128]), torch.Size([2, 3, 64, 64]))
+
+    Reference:
+        Makhzani, Shlens, Jaitly, Goodfellow, Frey, "Adversarial Autoencoders", arXiv 1511.05644, section 2.
+    """
+
+    def __init__(self, config: AdversarialConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.channels, config.intermediate, config.size)
+        self.head = nn.Linear(config.intermediate, config.features)
+        self.decoder = UpsamplingDecoder(config.features, config.channels, 3, config.size)
+        self.judge = nn.Sequential(
+            nn.Linear(config.features, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, 1),
+        )
+
+    def perceive(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
+        """The codes, with gradients."""
+        return self.head(self.encoder(images)[0]).float()
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
+        """The codes of any number of aligned crops in [0, 1], in batches."""
+        return torch.cat([self.perceive(part) for part in images.split(_BATCH)])
+
+    def decode(self, codes: Float[Tensor, "n features"]) -> Float[Tensor, "n 3 h w"]:
+        """Pictures in [0, 1]."""
+        return self.decoder(codes).float().sigmoid()
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """The reconstruction."""
+        return self.decode(self.perceive(images))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a network that `train_adversarial` has finished, in evaluation mode.
+
+        Raises:
+            InputError: There is no such file, it is damaged, holds something else, or an unfinished training.
+        """
+        tensors, texts = _read(Path(path))
+        config = AdversarialConfig.from_dict(json.loads(texts["config"]))
+        if int(texts["step"]) < config.steps:
+            raise InputError(
+                f"{path} holds a training that was interrupted at step {texts['step']} of {config.steps};"
+                " finish it with the same `facemodels train-baseline`"
+            )
+        model = cls(config)
+        model.load_state_dict(_under("model", tensors))
+        return model.eval()
+
+
+def train_adversarial(
+    prepared: PreparedSet,
+    path: str | Path,
+    config: AdversarialConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> AdversarialAutoencoder:
+    """Train Z0 on the split "train" of a prepared set, or go on with it, or read it if it is finished.
+
+    The order of faces and every draw depend on the seed and the step alone, so that an interrupted training ends with
+    the numbers of one that was not. Labels are not read.
+
+    Args:
+        prepared: The set.
+        path: File of the network, ending in `.safetensors`; it also keeps how far the training is.
+        config: Sizes and length; by default those of `AdversarialConfig` at the set's size.
+        device: Where to train.
+        progress: Show a progress bar.
+
+    Returns:
+        The network, on the CPU and in evaluation mode.
+
+    Raises:
+        InputError: The set has no faces to train on or another size, or the file holds another training.
+        KeyboardInterrupt: It was asked to stop; the file holds what was done.
+
+    Reference:
+        Makhzani et al., arXiv 1511.05644: reconstruction, then discriminator and encoder against each other.
+    """
+    path, device = Path(path), torch.device(device)
+    config = config or AdversarialConfig(size=prepared.size)
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"the directory of {path} does not exist; make it first")
+    prepared.require_size(config.size)
+    record = {"format": _FORMAT, "config": json.dumps(dataclasses.asdict(config)), "set": _name(prepared)}
+    tensors, step = _begun(path, record)
+    if step == config.steps:
+        return AdversarialAutoencoder.load(path)
+    trainer = _Trainer(prepared.faces("train").to(device), config, device)
+    if tensors:
+        trainer.load(tensors)
+    saved = time.monotonic()
+    with progress_bar(total=config.steps, initial=step, description="train Z0", disable=not progress) as bar:
+        try:
+            while step < config.steps:
+                trainer.step(step)
+                step += 1
+                bar.update()
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    write_tensors(path, trainer.tensors(), record | {"step": str(step)})
+                    saved = time.monotonic()
+        finally:
+            write_tensors(path, trainer.tensors(), record | {"step": str(step)})
+    return trainer.model.cpu().eval()
+
+
+class _Trainer:
+    """The networks and their optimizers."""
+
+    def __init__(self, faces: Faces, config: AdversarialConfig, device: torch.device):
+        self.faces, self.config, self.device = faces, config, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = AdversarialAutoencoder(config).to(device)
+        channels_last(self.model)
+        judging = list(self.model.judge.parameters())
+        coding = [
+            weight for part in (self.model.encoder, self.model.head, self.model.decoder) for weight in part.parameters()
+        ]
+        self.coder = torch.optim.AdamW(coding, config.learning_rate)
+        self.judge = torch.optim.AdamW(judging, config.learning_rate, betas=(0.5, 0.999))
+
+    def step(self, number: int) -> None:
+        """One step of the autoencoder, then one of the judge."""
+        config, model = self.config, self.model
+        rate = config.learning_rate * min(1, (number + 1) / _WARM_UP)
+        rate *= 0.505 + 0.495 * math.cos(math.pi * number / config.steps)
+        for group in (*self.coder.param_groups, *self.judge.param_groups):
+            group["lr"] = rate
+        draws = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
+        rows = torch.randint(len(self.faces), (config.batch,), generator=draws).to(self.device)
+        prior = torch.randn(config.batch, config.features, generator=draws).to(self.device)
+        images = self.faces[rows].pictures().contiguous(memory_format=torch.channels_last)
+        with _half(self.device):
+            codes = model.perceive(images)
+            pictures = model.decode(codes)
+        error = 0.5 * (pictures - images).square().sum() / len(images)
+        deceived = _entropy(_judged(model, codes), True)
+        self.coder.zero_grad(set_to_none=True)
+        (error + config.prior * deceived).backward()
+        self.coder.step()
+        loss = _entropy(model.judge(prior), True) + _entropy(model.judge(codes.detach()), False)
+        self.judge.zero_grad(set_to_none=True)
+        loss.backward()
+        self.judge.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a resumed training needs."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for name in ("coder", "judge"):
+            for number, state in getattr(self, name).state_dict()["state"].items():
+                tensors |= {f"{name}/{number}/{entry}": value for entry, value in state.items()}
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from `tensors`."""
+        self.model.load_state_dict(_under("model", tensors))
+        for name in ("coder", "judge"):
+            optimizer: torch.optim.Optimizer = getattr(self, name)
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in _under(name, tensors).items():
+                number, entry = key.split("/")
+                state.setdefault(int(number), {})[entry] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _judged(model: AdversarialAutoencoder, codes: Tensor) -> Tensor:
+    """What the judge says of codes, with gradients for the codes but none for the judge."""
+    weights = {name: value.detach() for name, value in model.judge.named_parameters()}
+    return torch.func.functional_call(model.judge, weights, (codes,))
+
+
+def _entropy(logits: Tensor, real: bool) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+
+def _half(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def _begun(path: Path, record: dict[str, str]) -> tuple[dict[str, Tensor], int]:
+    """What an earlier call has done: its tensors and steps; nothing and 0 if there was none.
+
+    Raises:
+        InputError: The file holds another training.
+    """
+    if not path.exists():
+        return {}, 0
+    tensors, texts = _read(path)
+    for key in ("config", "set"):
+        if texts.get(key) != record[key]:
+            raise InputError(
+                f"{path} was trained on another set or with other settings ({texts.get(key)}, now {record[key]});"
+                " choose another file, or remove it"
+            )
+    return tensors, int(texts["step"])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors, texts = read_tensors(path)
+    if texts.get("format") != _FORMAT:
+        raise InputError(f"{path} holds no adversarial autoencoder; `facemodels train-baseline` writes one")
+    return tensors, texts
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}
+
+
+def _name(prepared: PreparedSet) -> str:
+    """What a set is known by: where it came from, and how many faces it has."""
+    known = {name: prepared.info.get(name) for name in ("source", "faces", "seed")}
+    return json.dumps(known, sort_keys=True)

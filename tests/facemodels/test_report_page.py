@@ -1,0 +1,248 @@
+"""The report: a page that stands alone, sections that say why they are missing, labels that must fit."""
+
+import base64
+import csv
+import dataclasses
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import make_rows
+from torch.testing import assert_close
+
+from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.baselines import AdversarialConfig, train_adversarial
+from facemodels.config import NetworkConfig
+from facemodels.data.dataset import write_prepared
+from facemodels.data.factors import sample_factors
+from facemodels.data.synthetic import draw, synthesise_set
+from facemodels.errors import InputError
+from facemodels.evaluation import charts, sections
+from facemodels.evaluation.html import Content, Figure, Section, Table, page
+from facemodels.evaluation.material import OURS, PCA, UNNAMED, Z0, Pair, gather
+from facemodels.evaluation.page import ReportSettings, make_sections, report
+
+NAMES = [name for name, _, _ in sections.SECTIONS]
+
+
+class Checker(HTMLParser):
+    """Complains of tags that are not closed, and gathers what a page refers to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.links, self.ids = [], [], [], []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.images += [values["src"]] if tag == "img" else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.ids += [values["id"]] if "id" in values else []
+        if tag == "img":
+            assert values["alt"]
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def write_labels(path, names, **columns):
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", *columns])
+        table.writerows(zip(names, *columns.values(), strict=True))
+    return path
+
+
+@pytest.fixture(scope="session")
+def labelled_set(tmp_path_factory, morphable):
+    """48 faces of two persons, two expressions and two poses, and the table that says so."""
+    folder = tmp_path_factory.mktemp("labelled")
+    prepared = write_prepared(folder / "set", make_rows(48, held_out=24), morphable, {"source": "made for tests"})
+    which = np.arange(48)
+    labels = write_labels(
+        folder / "labels.csv",
+        prepared.table["name"][:],
+        identity=[f"person {k // 4 % 2}" for k in which],
+        expression=np.where(which // 2 % 2, "happy", "sad"),
+        pose=np.where(which % 2, "left", "right"),
+    )
+    return prepared, labels
+
+
+class TestPage:
+    SECTIONS = (
+        Section("one", "The <first>", Content("A & B.\n\nMore.", [Figure(Image.new("RGB", (3, 2)), "small", "A dot")])),
+        Section(
+            "two", "The second", Content("", [Table(["", "share"], [["ours", "12 %"], ["theirs", "–"]], best={0: 1})])
+        ),
+        Section("three", "The third", missing="there is no <photo>"),
+    )
+
+    def test_stands_alone_and_is_well_formed(self):
+        text = page("Faces", "Many.", self.SECTIONS, "Made today.")
+        found = Checker(text)
+        assert found.links == ["#one", "#two", "#three"] and found.ids == ["one", "two", "three"]
+        assert "The &lt;first&gt;" in text and "A &amp; B." in text and "there is no &lt;photo&gt;" in text
+        assert not re.search(r'(src|href)="(?!data:|#)', text) and "<script" not in text
+
+    def test_pictures_are_inside(self):
+        (source,) = Checker(page("Faces", "", self.SECTIONS)).images
+        kind, data = source.split(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert picture.size == (3, 2)
+
+    def test_numbers_stand_flush_right_and_the_best_is_bold(self):
+        text = page("Faces", "", self.SECTIONS)
+        assert '<td class="n best">12 %</td>' in text and '<td class="n">–</td>' in text and "<td>ours</td>" in text
+
+
+class TestCharts:
+    def test_the_same_points_give_the_same_drawing(self):
+        points = np.random.default_rng(0).normal(size=(20, 2))
+        labels = ["15°", "-15°"] * 10
+        one, two = (charts.scatters({"ours": points, "Z0": -points}, labels) for _ in range(2))
+        assert [a for a, b in zip(one.splitlines(), two.splitlines(), strict=True) if a != b] == []
+        assert one.startswith("<?xml") and one != charts.scatters({"ours": points}, labels)
+
+    def test_matrix_and_lines(self):
+        values = np.array([[1.0, 0.1], [np.nan, 0.9]])
+        assert "<svg" in charts.matrix(values, ["a", "b"], ["c", "d"], across="told", down="from")
+        assert "<svg" in charts.lines({"ours": ([0, 1], [0, 1]), "Z0": ([0, 1], [1, 0])}, across="amount", up="turn")
+
+
+class TestGather:
+    def test_labels_come_from_the_table_in_the_order_of_the_faces(self, model, labelled_set):
+        prepared, labels = labelled_set
+        m = gather(model, prepared, split="all", limit=7, labels=labels)
+        assert len(m.faces) == 7 and set(m.labels) == {"identity", "expression", "pose"}
+        expected = np.where(np.array(m.chosen) // 2 % 2, "happy", "sad")
+        assert (m.labels["expression"] == expected).all()
+
+    def test_a_column_stands_in_for_the_expression(self, model, prepared, tmp_path):
+        names = prepared.split("test")["name"][:]
+        labels = write_labels(tmp_path / "labels.csv", names, Smiling=[0, 1] * 4, Male=[1] * 8)
+        assert gather(model, prepared, labels=labels).labels["expression"].tolist() == ["0", "1"] * 4
+        with pytest.raises(
+            InputError, match="at least one of identity, expression, pose, light, Bald; it has Male, Smiling, file"
+        ):
+            gather(model, prepared, labels=labels, label="Bald")
+
+    def test_what_does_not_fit_is_refused(self, model, prepared, tmp_path):
+        labels = write_labels(tmp_path / "labels.csv", ["other.jpg"], identity=[1])
+        with pytest.raises(InputError, match=r"names none of the faces of the set; .* such as 000016\.jpg"):
+            gather(model, prepared, labels=labels)
+        with pytest.raises(InputError, match="cannot be read as CSV"):
+            gather(model, prepared, labels=tmp_path / "nothing.csv")
+        with pytest.raises(InputError, match="holds no faces of the split 'nobody'"):
+            gather(model, prepared, split="nobody")
+
+    def test_faces_without_a_label_are_left_out_of_what_needs_one(self, model, prepared, tmp_path):
+        names = [f"photos/{name}" for name in prepared.split("test")["name"][:6]]
+        labels = write_labels(
+            tmp_path / "labels.csv", names, expression=["a", "b", "", "b", "a", "a"], identity=[1] * 6
+        )
+        m = gather(model, prepared, labels=labels)
+        rows, usable = m.labelled(2)
+        assert len(m.faces) == 8 and rows.tolist() == [0, 1, 3, 4, 5]  # all faces show the same person
+        assert {name: values.tolist() for name, values in usable.items()} == {"expression": ["a", "b", "b", "a", "a"]}
+        assert m.labelled(3)[1] == {}
+
+    def test_pairs_are_of_two_persons_and_differ_most(self, model, labelled_set):
+        prepared, labels = labelled_set
+        m = gather(model, prepared, split="all", labels=labels)
+        pair = m.pairs("expression", 5)
+        assert len(set(pair.donors)) == len(pair.donors) == 5
+        for source, donor in pair:
+            assert m.labels["identity"][source] != m.labels["identity"][donor]
+        source, donor = next(iter(pair))
+        others = np.flatnonzero(m.labels["identity"] != m.labels["identity"][source])
+        distance = (m.faces.expression[others] - m.faces.expression[source]).norm(dim=1)
+        assert donor == others[int(distance.argmax())]
+
+
+@pytest.mark.slow
+def test_the_whole_report(model, labelled_set, tmp_path):
+    prepared, labels = labelled_set
+    z0 = tmp_path / "z0.safetensors"
+    train_adversarial(prepared, z0, AdversarialConfig(channels=(4, 4, 4), intermediate=8, hidden=8, steps=2, batch=4))
+    out = tmp_path / "report"
+    settings = ReportSettings(split="all", limit=None)
+    written = report(model, out, prepared, settings, name="tiny", labels=labels, z0=z0, progress=False)
+    text = written.read_text()
+    found = Checker(text)
+    assert found.ids == NAMES and len(found.images) > 10
+    assert sorted(path.name for path in out.iterdir()) == ["index.html", "report.json"]
+    figures = json.loads((out / "report.json").read_text())
+    missing = {name: one["missing"] for name, one in figures["sections"].items() if "missing" in one}
+    assert set(missing) == {"fidelity", "film", "persons"} and "nobody knows what a photo" in missing["fidelity"]
+    table = figures["sections"]["table-1"]["figures"]
+    assert set(table) == {OURS, Z0, PCA, UNNAMED}
+    assert set(table[OURS]) == {"identity", "expression", "pose", "expression of new persons", "pose of new persons"}
+    assert table[OURS]["identity"]["faces"] == 48 and table[OURS]["pose"]["paper"] == 0.9573
+    assert "83.8%" in text and "nan" not in re.sub(r'src="[^"]*"', "", text).lower().split("<body>")[1]
+
+
+def test_without_labels_and_baselines_sections_say_why(model, prepared, tmp_path):
+    m = gather(model, prepared)  # nobody teaches
+    made, seconds = make_sections(m, progress=False)
+    missing = {section.name: section.missing for section in made if section.content is None}
+    without = {"table-1", "maps", "leakage", "fidelity", "film", "after-swap", "monotony", "persons"}
+    assert set(missing) == without and set(seconds) == set(NAMES)
+    assert "give them with --labels CSV" in missing["table-1"]
+
+
+def test_a_network_without_cores_has_no_shape_stream(network_config, morphable, prepared):
+    config = dataclasses.replace(network_config, cores=False)
+    m = gather(NeuroTensorialAutoencoder(config, morphable).eval(), prepared)
+    assert "exported without its cores" in sections.decomposition(m).text
+    assert isinstance(sections.shapes(m).parts[0], Figure)
+    bare = gather(NeuroTensorialAutoencoder(config).eval(), prepared)
+    with pytest.raises(InputError, match="carries no morphable model"):
+        sections.shapes(bare)
+
+
+def test_the_truth_of_synthetic_faces_is_shown(tmp_path):
+    prepared = synthesise_set(tmp_path / "synthetic", count=16, held_out=0.5, seed=3)
+    m = gather(
+        NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval(), prepared, split="all"
+    )
+    pair = Pair([3, 12], [3, 12])
+    truth = m.truth(pair, "pose")
+    assert truth is not None and float((truth - m.images[pair.sources]).abs().max()) < 0.003
+    assert m.labels["identity"].tolist() == [k // 4 for k in range(16)]
+    assert torch.equal(m.images[0], prepared.faces("train").pictures()[0])
+
+
+def test_a_film_of_exact_faces(monkeypatch):
+    from facemodels.evaluation import film
+
+    monkeypatch.setattr(film, "FRAMES", 5)
+    monkeypatch.setattr(film, "_warped", lambda still, frames: None)
+    model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval()
+    driver, other, peak = (sample_factors(0, number) for number in (0, 4, 8))
+    made = film.make_film(model, driver, other, peak)
+    assert made.driver.shape == made.ours.shape == made.truth.shape == (5, 3, 64, 64) and made.warped is None
+    first, last = made.driver[0], made.driver[4]
+    assert_close(first, draw([driver])[0][0], atol=1e-4, rtol=0)
+    assert_close(last, first, atol=1e-4, rtol=0)
+    assert_close(made.truth[2:3], draw([dataclasses.replace(other, expression=peak.expression)])[0], atol=1e-4, rtol=0)
+
+
+def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
+    from facemodels.evaluation import page as module
+
+    monkeypatch.setattr(module, "SECTIONS", sections.SECTIONS[:1])
+    settings = ReportSettings(steps=2)
+    report(model, tmp_path, prepared, settings, progress=False)
+    before = (tmp_path / "z0.safetensors").stat().st_mtime_ns
+    text = report(model, tmp_path, prepared, settings, progress=False).read_text()
+    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 for 2 steps" in text
