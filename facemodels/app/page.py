@@ -1,7 +1,6 @@
 """The page: photos on the left, the edited face in the middle, sliders on the right, parts and mesh below."""
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
     Args:
         studio: The network behind it.
         examples: Pictures to choose from; the first two are shown at the start.
-        folder: Directory for the meshes that the browser loads; whoever serves the page empties it.
+        folder: Gradio's directory of files, for the meshes that the browser loads; Gradio deletes them with the others.
     """
     names = studio.expressions.names  # emotions first, then single movements
     first, second = (studio.read(str(path), path.name) for path in examples[:2])
@@ -135,7 +134,6 @@ class _Show:
             mesh = self.studio.mesh(self.studio.edit(subject, other, self.settings(values)))
         except InputError as error:
             return None, markup.note(_sentence(str(error)))
-        self.remove_old()
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix="face-", suffix=".glb", delete=False) as file:
             path = Path(file.name)
         mesh.save(path)
@@ -154,12 +152,6 @@ class _Show:
             pitch,
             dict(zip(self.studio.expressions.names, named, strict=True)),
         )
-
-    def remove_old(self) -> None:
-        """Delete meshes that the page has fetched long ago."""
-        for file in self.folder.glob("face-*.glb"):
-            if time.time() - file.stat().st_mtime > _KEPT_SECONDS:
-                file.unlink(missing_ok=True)
 
 
 def _photo(label: str, which: str, path: Path, examples: Sequence[Path]) -> tuple[gr.Image, gr.HTML, gr.Dataset]:
