@@ -18,6 +18,10 @@ TITLE = "Faces taken apart"
 _KEPT_SECONDS = 300  # how long a file of the page may lie on the disk
 _VIEWS = _CROP, _WHOLE = "face", "in the photo"
 _TURN = 30  # degrees
+SCRIPT = """<script>addEventListener("keyup", event => {
+  if (event.target.type === "range") event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }))
+})</script>"""
+"""Gradio tells of a slider's release only for the mouse; with this, the mesh follows the keyboard, too."""
 _FACTOR_LABELS = {
     "expression": "expression of B",
     "pose": "pose of B",
@@ -74,13 +78,13 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
         settings = [subject_a, subject_b, view, *sliders]
         show = {"inputs": settings, "outputs": [edited, parts], "show_progress": "hidden", "api_visibility": "private"}
         show_mesh = {**show, "outputs": [mesh, mesh_link]}
-        gr.on([slider.input for slider in sliders], start.face, trigger_mode="always_last", **show)
+        gr.on([slider.change for slider in sliders], start.face, trigger_mode="always_last", **show)
         gr.on([slider.release for slider in sliders], start.mesh, trigger_mode="always_last", **show_mesh)
         view.change(start.face, **show)
         page.load(start.face, **show).then(start.mesh, **show_mesh)
         reset.click(lambda: [0] * len(sliders), outputs=sliders, show_progress="hidden", api_visibility="private").then(
-            start.face, **show
-        ).then(start.mesh, **show_mesh)
+            start.mesh, **show_mesh
+        )
         for photo, note, subject, chosen in (
             (photo_a, note_a, subject_a, chosen_a),
             (photo_b, note_b, subject_b, chosen_b),

@@ -52,7 +52,7 @@ def serve(
 
         from facemodels.app.examples import examples
         from facemodels.app.markup import CSS
-        from facemodels.app.page import build_page
+        from facemodels.app.page import SCRIPT, build_page
         from facemodels.app.studio import Studio
 
         studio = Studio(model, detector, name_expressions(model))
@@ -72,6 +72,7 @@ def serve(
                 max_file_size=_LARGEST_UPLOAD,
                 theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
                 css=CSS,
+                head=SCRIPT,
             )
         except OSError as error:
             raise InputError(
