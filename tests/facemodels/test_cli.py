@@ -47,7 +47,7 @@ def assert_one_line(result, text):
 def test_help_names_every_command(call):
     status, out, _ = call("--help")
     assert status == 0
-    commands = ("demo", "synthesise", "prepare", "train", "edit", "interpolate", "animate", "evaluate", "export")
+    commands = ("demo", "synthesise", "prepare", "train", "edit", "interpolate", "animate", "evaluate", "export", "app")
     assert all(name in out for name in commands)
 
 
