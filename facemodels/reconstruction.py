@@ -27,6 +27,7 @@ from facemodels.fitting.framing import frame
 from facemodels.fitting.texture import Sight, bake, combine, sight, spread
 from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
+from facemodels.morphable.patches import Whole, whole_of
 from facemodels.rendering import euler_to_matrix, render_surface, shade, vertex_normals
 from facemodels.rendering.chart import chart_of
 
@@ -67,8 +68,8 @@ def face_mesh(
         detail: Side of the texture in pixels; None for colours of the vertices alone.
 
     Returns:
-        The mesh. Its first vertices are those of `model.morphable`, in their order; the seam of a texture may need some
-        of them a second time, at the end.
+        The mesh. Its first vertices are those of `model.morphable`, in their order. Behind them come those that fill
+        the holes of a model without eyes, and those that the seams of a texture need a second time.
 
     Raises:
         InputError: The network has no morphable model, or no cores and the stream is asked for.
@@ -150,22 +151,23 @@ def coloured(
     """
     morphable = morphable_of(model)
     rotation, face, mask = _painted(model, codes)
-    normals = vertex_normals(vertices[None], morphable.triangles)[0]
     count = len(rotation)
-    scale, shift = frame(
-        vertices.expand(count, -1, -1), morphable.triangles, morphable.face, rotation, face.normals, mask
-    )
+    shape = vertices.expand(count, -1, -1)
+    scale, shift = frame(shape, morphable.triangles, morphable.face, rotation, face.normals, mask)
+    whole = whole_of(morphable)
+    morphable, vertices = whole.morphable, whole.complete(vertices)
+    normals = vertex_normals(vertices[None], morphable.triangles)[0]
     weights = [1.0] + [_TURNED_WEIGHT] * (count - 1)
     sights = [
         sight(face.albedo[k], mask[k], vertices, morphable, rotation[k], scale[k], shift[k]) for k in range(count)
     ]
     albedo = spread(*combine(sights, weights, vertices, normals), morphable)
     if picture is None:
-        return assembled(sights, weights, albedo, vertices, morphable, detail)
+        return assembled(sights, weights, albedo, vertices, whole, detail)
     lit = albedo * _shading(normals @ rotation[0].T, codes.light)
     photo = sight(picture, mask[0], vertices, morphable, rotation[0], scale[0], shift[0])
     read, trust = photo.read(vertices, normals)
-    return assembled([photo], [1.0], lit + trust[:, None] * (read - lit), vertices, morphable, detail)
+    return assembled([photo], [1.0], lit + trust[:, None] * (read - lit), vertices, whole, detail)
 
 
 def assembled(
@@ -173,14 +175,14 @@ def assembled(
     weights: Sequence[float],
     colours: Float[Tensor, "vertices 3"],
     vertices: Float[Tensor, "vertices 3"],
-    morphable: MorphableModel,
+    whole: Whole,
     detail: int | None,
 ) -> Mesh:
     """A mesh with a texture of what pictures show, over the colours of its vertices; none if `detail` is."""
     if detail is None:
-        return Mesh(vertices, morphable.triangles, colours.clamp(0, 1))
-    chart = chart_of(morphable)
-    texture = bake(sights, weights, colours, vertices, morphable, detail)
+        return Mesh(vertices, whole.morphable.triangles, colours.clamp(0, 1))
+    chart = chart_of(whole)
+    texture = bake(sights, weights, colours, vertices, whole, detail)
     return Mesh(vertices[chart.vertex], chart.triangles, colours[chart.vertex].clamp(0, 1), chart.uv, texture)
 
 
@@ -208,16 +210,18 @@ def fitted_mesh(
         raise ValueError(f"fitted_mesh: takes the fit of one face, got {len(fit)}; take one with fit[k : k + 1]")
     vertices = morphable.vertices(fit.identity, fit.expression)
     camera = fit.rotation, fit.scale, fit.shift
-    mask = render_surface(vertices, morphable.triangles, morphable.face, *camera, SIZE).mask
-    photo = sight(picture, mask[0], vertices[0], morphable, *(part[0] for part in camera))
-    normals = vertex_normals(vertices, morphable.triangles)[0]
-    read, trust = photo.read(vertices[0], normals)
+    whole = whole_of(morphable)
+    morphable, vertices = whole.morphable, whole.complete(vertices[0])
+    mask = render_surface(vertices[None], morphable.triangles, morphable.face, *camera, SIZE).mask
+    photo = sight(picture, mask[0], vertices, morphable, *(part[0] for part in camera))
+    normals = vertex_normals(vertices[None], morphable.triangles)[0]
+    read, trust = photo.read(vertices, normals)
     other = mirrored_vertices(morphable)
     doubt = MIRRORED_WEIGHT * trust[other] * (1 - trust)
     total = (trust + doubt).clamp_min(1e-6)
     mixed = (trust[:, None] * read + doubt[:, None] * read[other]) / total[:, None]
     colours = spread(mixed, trust + doubt, morphable)
-    return assembled([photo], [1.0], colours, vertices[0], morphable, detail)
+    return assembled([photo], [1.0], colours, vertices, whole, detail)
 
 
 def fit_photos(photos: Sequence[AlignedPhoto], morphable: MorphableModel) -> Fit:

@@ -20,6 +20,7 @@ from facemodels.evaluation.exchange import paint
 from facemodels.figures import check_picture, grid, normals_as_colours, on_paper, save_picture, to_bytes
 from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
+from facemodels.morphable.patches import whole_of
 from facemodels.movies import MOVIE_SUFFIXES, write_movie
 from facemodels.pasting import paste
 from facemodels.reconstruction import Reconstruction
@@ -276,11 +277,12 @@ def reconstruction_sheet(
         morphable: The network's, for what belongs to the face.
         size: Side of each picture in pixels.
     """
+    belongs = whole_of(morphable).morphable.face
     rows = []
     for one in reconstructions:
         row = [torch.nn.functional.interpolate(one.picture[None], size, mode="bicubic")[0].clamp(0, 1)]
         for mesh in one.meshes.values():
-            face = [replace(mesh, triangles=mesh.triangles[morphable.face])]
+            face = [replace(mesh, triangles=mesh.triangles[belongs])]
             views = (
                 picture_of(face, size=size, clay=True),
                 picture_of(face, yaw=_SIDE, size=size, clay=True),

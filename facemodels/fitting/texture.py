@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, normalize
 
 from facemodels.morphable import MorphableModel
+from facemodels.morphable.patches import Whole
 from facemodels.rendering import project_weak_perspective, rasterize, vertex_normals
 from facemodels.rendering.chart import texels_of
 
@@ -137,7 +138,7 @@ def bake(
     weights: Sequence[float],
     colours: Float[Tensor, "vertices 3"],
     vertices: Float[Tensor, "vertices 3"],
-    morphable: MorphableModel,
+    whole: Whole,
     size: int,
 ) -> Float[Tensor, "3 size size"]:
     """A texture: what the pictures show, and where they show nothing the colours of the vertices.
@@ -147,11 +148,11 @@ def bake(
         weights: Of the pictures.
         colours: Of the vertices.
         vertices: The shape, in mm.
-        morphable: Whose shape it is.
+        whole: The model whose shape it is, with its holes filled.
         size: Side of the texture in pixels.
     """
-    texels = texels_of(morphable, size)
-    normals = normalize(texels.at(vertex_normals(vertices[None], morphable.triangles)[0]), dim=1)
+    texels = texels_of(whole, size)
+    normals = normalize(texels.at(vertex_normals(vertices[None], whole.morphable.triangles)[0]), dim=1)
     read, trust = combine(sights, weights, texels.at(vertices), normals)
     base = texels.at(colours)
     return texels.picture(base + trust[:, None] * (read - base)).clamp(0, 1)

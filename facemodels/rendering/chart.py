@@ -2,20 +2,19 @@
 
 A model that has coordinates keeps them. Others are looked at from the middle of the head, as a globe is mapped: the
 longitude runs to the right, the latitude up, and there is a seam at the back of the head. What cannot be seen from
-outside (the inside of the mouth) and separate parts (eyes, ears, teeth) get small pictures of their own below.
+outside (the inside of the mouth), separate parts (eyes, ears, teeth) and filled holes get small pictures of their own
+below.
 """
 
 import functools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from facemodels.morphable import MorphableModel
+from facemodels.morphable.patches import Whole, pieces
 from facemodels.rendering.geometry import fill_holes
 from facemodels.rendering.rasterizer import rasterize
 
@@ -75,16 +74,16 @@ class Texels:
 
 
 @functools.lru_cache(maxsize=4)
-def texels_of(morphable: MorphableModel, size: int) -> Texels:
-    """The texels of a morphable model's chart.
+def texels_of(whole: Whole, size: int) -> Texels:
+    """The texels of a model's chart.
 
     Args:
-        morphable: Any morphable model.
+        whole: From `facemodels.morphable.patches.whole_of`.
         size: Side of the texture in pixels.
     """
-    chart = chart_of(morphable)
+    chart = chart_of(whole)
     at = size * torch.stack([chart.uv[:, 0], 1 - chart.uv[:, 1]], dim=1)
-    outward = morphable.mean[chart.vertex].norm(dim=1)
+    outward = whole.morphable.mean[chart.vertex].norm(dim=1)
     screen = torch.cat([at, -outward[:, None]], dim=1)[None]
     # Coordinates of others may be mirrored: their triangles run clockwise.
     a, b, c = at[chart.triangles].unbind(1)
@@ -97,34 +96,40 @@ def texels_of(morphable: MorphableModel, size: int) -> Texels:
 
 
 @functools.lru_cache(maxsize=4)
-def chart_of(morphable: MorphableModel) -> Chart:
+def chart_of(whole: Whole) -> Chart:
     """The chart of a morphable model: by its own texture coordinates, else as on a globe.
 
+    Args:
+        whole: From `facemodels.morphable.patches.whole_of`.
+
     Example:
-        >>> chart = chart_of(MorphableModel.procedural())
+        >>> from facemodels.morphable.patches import whole_of
+        >>> chart = chart_of(whole_of(MorphableModel.procedural()))
         >>> len(chart.uv) > 9375, bool((chart.vertex[:9375] == torch.arange(9375)).all())
         (True, True)
     """
-    own = torch.arange(morphable.n_vertices)
-    if morphable.uv is not None:
-        return Chart(own, morphable.triangles, morphable.uv)
+    morphable = whole.morphable
     triangles = morphable.triangles
-    corners = _globe(morphable)[triangles]  # (triangles, 3, 2): longitude and latitude of corners
-    crossing = corners[..., 0].amax(1) - corners[..., 0].amin(1) > 0.5
-    wraps = crossing[:, None] & (corners[..., 0] < 0.5)
-    longitude = (corners[..., 0] + wraps.float()).clamp(max=_OVER)
-    corners = torch.stack([longitude, corners[..., 1]], dim=2)
-    part = _parts(morphable, corners)
+    if morphable.uv is not None:
+        if not whole.patch.any():
+            return Chart(torch.arange(morphable.n_vertices), triangles, morphable.uv)
+        corners, part = morphable.uv[triangles], torch.zeros_like(whole.patch)
+    else:
+        corners = _globe(morphable)[triangles]  # (triangles, 3, 2): longitude and latitude of corners
+        crossing = corners[..., 0].amax(1) - corners[..., 0].amin(1) > 0.5
+        wraps = crossing[:, None] & (corners[..., 0] < 0.5)
+        longitude = (corners[..., 0] + wraps.float()).clamp(max=_OVER)
+        corners = torch.stack([longitude, corners[..., 1]], dim=2)
+        part = _parts(morphable, corners)
+    part = torch.where(whole.patch > 0, len(triangles) + whole.patch, part)
     uv = torch.empty_like(corners)
     outside = part == 0
-    uv[outside] = _fitted(corners[outside], (0.0, _FLOOR, 1.0, 1.0))
-    small = part.unique()
-    small = small[small > 0].tolist()
+    small = part[~outside].unique().tolist()
+    uv[outside] = _fitted(corners[outside], (0.0, _FLOOR if small else 0.0, 1.0, 1.0))
     for place, number in enumerate(small):
         inside = part == number
         flat = morphable.mean[triangles[inside]][..., :2]
-        box = place / max(len(small), 1), 0.0, (place + 1) / max(len(small), 1), _FLOOR
-        uv[inside] = _fitted(flat, box)
+        uv[inside] = _fitted(flat, (place / len(small), 0.0, (place + 1) / len(small), _FLOOR))
     return _joined(triangles, uv, morphable.n_vertices)
 
 
@@ -150,21 +155,14 @@ def _parts(morphable: MorphableModel, corners: Float[Tensor, "triangles 3 2"]) -
     fragments = rasterize(screen.view(1, -1, 3), alone, (_LOOK, int(1.2 * _LOOK)))
     seen = torch.zeros(len(triangles), dtype=torch.bool)
     seen[fragments.triangle[fragments.covered].unique()] = True
-    pieces = _pieces(triangles, morphable.n_vertices)
-    largest = torch.bincount(pieces).argmax()
-    part = torch.where(pieces == largest, 0, pieces + 1 + (pieces < largest).long())
+    piece = pieces(morphable)
+    largest = torch.bincount(piece).argmax()
+    part = torch.where(piece == largest, 0, piece + 2)
     # A triangle too small for the map is outside if a neighbour is.
     touched = torch.zeros(morphable.n_vertices, dtype=torch.bool)
-    touched[triangles[seen & (pieces == largest)]] = True
+    touched[triangles[seen & (piece == largest)]] = True
     hidden = (part == 0) & ~touched[triangles].all(1)
     return torch.where(hidden, 1, part)
-
-
-def _pieces(triangles: Tensor, count: int) -> Tensor:
-    """For each triangle the number of the connected piece of the mesh that it belongs to."""
-    ends = triangles[:, [0, 1, 1, 2]].reshape(-1, 2).numpy()
-    edges = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    return torch.from_numpy(connected_components(edges, directed=False)[1]).long()[triangles[:, 0]]
 
 
 def _fitted(corners: Float[Tensor, "triangles 3 2"], box: tuple[float, float, float, float]) -> Tensor:
