@@ -9,6 +9,7 @@
     python -m benchmarks thresholds                from which size on the analytic backward pass is worth its Python
     python -m benchmarks step                      another kind: a training step of the whole network
     python -m benchmarks faces --help              another kind: speed and accuracy of the face pipeline
+    python -m benchmarks app                       another kind: a change on the page of `facemodels app`
     python -m benchmarks ablation --help           what each term of the objective brings to the swaps
 
 torch and the cases are imported only after the number of threads is known.
@@ -100,6 +101,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         return faces.main(arguments[1:])
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments[:1] == ["app"]:
+        from benchmarks import app
+
+        return app.main(arguments[1:])
     if arguments[:1] == ["ablation"]:
         from benchmarks import ablation
 

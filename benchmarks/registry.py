@@ -11,6 +11,7 @@ from benchmarks.case import Case
 from benchmarks.workloads import (
     adamw_step,
     cp_loss,
+    decompositions,
     frozen_core,
     khatri_rao,
     mode_products,
@@ -20,7 +21,18 @@ from benchmarks.workloads import (
     small,
 )
 
-FAMILIES = (projection, shared_inputs, khatri_rao, mode_products, mttkrp, cp_loss, frozen_core, adamw_step, small)
+FAMILIES = (
+    projection,
+    shared_inputs,
+    khatri_rao,
+    mode_products,
+    mttkrp,
+    cp_loss,
+    frozen_core,
+    adamw_step,
+    decompositions,
+    small,
+)
 WORKLOADS = {
     "W1": "Texture stream: loss and all gradients",
     "W2": "Shape stream: loss and all gradients",
@@ -31,6 +43,7 @@ WORKLOADS = {
     "W7": "Video: one person, one light, many expressions",
     "W8": "Core frozen: gradients of the latents only",
     "W9": "A step of AdamW, with the core's gradient in factors or dense",
+    "W10": "Decompositions: whole fits from the same starts",
     "small": "Small problems",
 }
 

@@ -333,6 +333,9 @@ def edit(
         float,
         typer.Option(min=0, max=1, help="How much of its own detail the photo keeps in --paste, where nothing moves."),
     ] = 1.0,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Show beside each edit what the morphable model alone makes of it.")
+    ] = False,
     face: Face = 1,
     target_face: TargetFace = 1,
 ) -> None:
@@ -341,11 +344,13 @@ def edit(
     Without a flag it shows each of the four; with several also all of them together, and --paste takes that. Targets
     that cannot be used are named and left out, and the status is then 1.
     """
+    from facemodels.baselines.morphable_edit import MORPHABLE_EDITABLE, fit_faces, morphable_edit
     from facemodels.data.loading import Failure, load_photos
-    from facemodels.editing import edit_photos, to_tensor, transfer
+    from facemodels.editing import edit_photo, to_tensor, transfer
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.pasting import write_pasted
+    from facemodels.reconstruction import morphable_of
     from facemodels.sheets import photo_edits_sheet
 
     check_picture(out)
@@ -356,22 +361,28 @@ def edit(
     edits = {name: [name] for name in factors} | ({"together": factors} if asked and len(factors) > 1 else {})
     crop = to_tensor(photo.crop)
     own = transfer(network, crop, crop, [])
-    edited, failed = [], []
+    morphable = morphable_of(network) if baseline else None
+    fitted = fit_faces([photo], morphable) if morphable else None
+    edited, baselines, failed = [], [], []
     alone = len(targets) == 1 and not targets[0].is_dir()
-    targets_read = _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face")
-    for one in edit_photos(network, photo, targets_read, edits):
-        if isinstance(one, Failure):
+    for target in _noted(load_photos(targets, detector, size=size, face=target_face), target_face, "--target-face"):
+        if isinstance(target, Failure):
             if alone:
-                raise InputError(one.reason)
-            print(f"facemodels: {one.reason}", file=sys.stderr)
-            failed.append(one)
+                raise InputError(target.reason)
+            print(f"facemodels: {target.reason}", file=sys.stderr)
+            failed.append(target)
             continue
+        one = edit_photo(network, own, target, edits)
         edited.append(one)
+        if morphable and fitted:
+            donor = fit_faces([target], morphable)
+            known: list[Any] = [name for name in factors if name in MORPHABLE_EDITABLE]
+            baselines.append({name: morphable_edit(fitted, donor, name, morphable)[0] for name in known})
         for label in (["together"] if "together" in edits else factors) if paste else []:
             print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
     if not edited:
         raise InputError(f"none of the {len(failed)} targets can be used; each was named above")
-    save_picture(photo_edits_sheet(crop[0], own.image[0], edited), out)
+    save_picture(photo_edits_sheet(crop[0], own.image[0], edited, baselines), out)
     print(f"wrote {out}")
     if failed:
         print(f"{len(failed)} of {len(failed) + len(edited)} targets were left out", file=sys.stderr)
@@ -442,7 +453,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Label of expression that swaps are judged by.")] = "Smiling",
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many faces, evenly spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
@@ -489,6 +500,8 @@ def probe(
 
     if split not in ("test", "train", "all"):
         raise InputError(f"there is no split {split!r}; choose test, train or all")
+    if out and not out.resolve().parent.is_dir():
+        raise InputError(f"the directory of {out} does not exist; make it first")
     network = _load(model)
     if labels.is_dir():
         prepared = PreparedSet(labels)
@@ -496,7 +509,7 @@ def probe(
         faces = labels_of(prepared, split)
     else:
         faces = read_labelled(labels, size=network.config.size, aligned=aligned, workers=workers)
-    protocol = run_protocol(network, faces, folds=folds)
+    protocol = run_protocol(network, faces, folds=folds, progress=True)
     for line in protocol.lines():
         print(line)
     if out:
@@ -564,7 +577,7 @@ def report(
     ] = 600,
     verifier: Annotated[
         str | None,
-        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or weights of a small one."),
+        typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
@@ -585,7 +598,7 @@ def report(
             out,
             None if prepared is None else PreparedSet(prepared),
             ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
-            name=model.resolve().name if model else "the newest run",
+            name=_name(model),
             labels=labels,
             teacher=None if taught_by is None else PreparedSet(taught_by),
             z0=baseline,
@@ -783,6 +796,14 @@ def _load(model: Path | None):
         print("facemodels: no run under runs/: taking the network of the package", file=sys.stderr)
         path = Path(_SHIPPED)
     return NeuroTensorialAutoencoder.from_pretrained(resolve(path))
+
+
+def _name(model: Path | None) -> str:
+    """What a network is called: its directory, or that of its run."""
+    if model is None:
+        return "the newest run"
+    place = model.resolve()
+    return place.parent.name if place.name == "model" or place.name.startswith("checkpoint-") else place.name
 
 
 def _factors(expression: bool, pose: bool, light: bool, identity: bool) -> tuple[list[str], bool]:

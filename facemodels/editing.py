@@ -1,6 +1,6 @@
 """Edits of faces by exchanging codes (the paper's section 4.1 and appendix D)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder, Rendering, check_images
 from facemodels.codes import Codes, check_factor
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.data.loading import Failure
 from facemodels.networks import fill_face, widen
 
 EDITABLE = ("expression", "pose", "light", "identity")
@@ -110,49 +109,32 @@ def decode_edit(model: NeuroTensorialAutoencoder, codes: Codes, turned: bool = F
 
 
 @torch.no_grad()
-def edit_photos(
-    model: NeuroTensorialAutoencoder,
-    source: AlignedPhoto,
-    targets: Iterable[AlignedPhoto | Failure],
-    edits: Mapping[str, Sequence[str]],
-) -> Iterator[PhotoEdit | Failure]:
-    """Edit one photo with the factors of many others, one after the other.
+def edit_photo(
+    model: NeuroTensorialAutoencoder, own: Edit, target: AlignedPhoto, edits: Mapping[str, Sequence[str]]
+) -> PhotoEdit:
+    """Edit one face with the factors of a photo's, in several ways.
 
     Args:
         model: A trained network.
-        source: Photo to edit, its crop of the network's size.
-        targets: Photos whose factors it takes, as `load_photos` reads them.
+        own: The face to edit, as it is: `transfer(model, crop, crop, [])`.
+        target: Photo whose factors it takes, its crop of the network's size.
         edits: Factors to take at once, by label: `{"smile": ["expression"], "both": ["expression", "light"]}`.
 
-    Returns:
-        For each target the edits; targets that failed come through as they are.
-
     Raises:
-        ValueError: A factor is unknown, or the source's crop has another size.
+        ValueError: A factor is unknown, there is more than one face to edit, or the target's crop has another size.
     """
     for name in {name for factors in edits.values() for name in factors}:
-        check_factor("edit_photos", name)
-    return _edits(model, model.encode(to_tensor(source.crop)), targets, edits)
-
-
-@torch.no_grad()
-def _edits(
-    model: NeuroTensorialAutoencoder,
-    codes: Codes,
-    targets: Iterable[AlignedPhoto | Failure],
-    edits: Mapping[str, Sequence[str]],
-) -> Iterator[PhotoEdit | Failure]:
-    for target in targets:
-        if isinstance(target, Failure):
-            yield target
-            continue
-        crop = to_tensor(target.crop)
-        donor = model.encode(crop)
-        decoded = {
-            label: decode_edit(model, exchanged(codes, donor, factors), "pose" in factors)
-            for label, factors in edits.items()
-        }
-        yield PhotoEdit(target.name, crop[0], decoded)
+        check_factor("edit_photo", name)
+    crop = to_tensor(target.crop)
+    check_images("edit_photo", crop, model.config.size)
+    if len(own) != 1:
+        raise ValueError(f"edit_photo: takes one face to edit, got {len(own)}")
+    donor = model.encode(crop)
+    decoded = {
+        label: decode_edit(model, exchanged(own.codes, donor, factors), "pose" in factors)
+        for label, factors in edits.items()
+    }
+    return PhotoEdit(target.name, crop[0], decoded)
 
 
 def turn_in_place(

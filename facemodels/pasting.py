@@ -26,6 +26,7 @@ from facemodels.networks import fill_in
 _FEATHER = 1.2  # standard deviation of the blur of the mask's edge
 _SEAM = 4  # width of the ring inside the mask's edge on which colours are compared
 _FEATURE = 3.0  # what is larger than this is light and colour, not a feature
+_TONE = 8.0  # blur of the reconstruction's error, of which the features are no part
 _SPREAD = 1.5  # blur of where features changed
 _CHANGED = 0.03  # change of the features, of 1, at which half of the network's pixels are taken
 _LARGEST_CORRECTION = 0.25  # of 1: a larger difference at the seam is hair or a hat, not colour
@@ -35,8 +36,8 @@ def paste(photo: AlignedPhoto, edit: Edit, own: Edit, *, detail: float = 1.0) ->
     """A photo with its edited face.
 
     The edit is enlarged and turned back by the inverse of the photo's alignment and laid over it inside the face's
-    mask, whose edge is feathered. Colours at the seam are made those of the photo, unless the light was edited: then
-    only the reconstruction's error there is taken off.
+    mask, whose edge is feathered. Colours at the seam are made those of the photo. Where the light was edited, or
+    the seam is not where it was, only the error is taken off that the reconstruction has there.
 
     Args:
         photo: The photo, aligned.
@@ -93,7 +94,7 @@ def write_pasted(
 
     Args:
         photo: The photo, aligned.
-        edited: One of what `edit_photos` made of it.
+        edited: One of what `edit_photo` made of it.
         label: Which of its edits.
         own: The photo's reconstruction.
         beside: Picture that gives folder, start and ending of the name.
@@ -114,15 +115,16 @@ def write_pasted(
 
 def _layers(crop: Tensor, edit: Edit, own: Edit, detail: float) -> Float[Tensor, "1 8 h w"]:
     """The edit, its difference from the reconstruction, the mask, and the share of the photo's own detail."""
-    region = torch.maximum(edit.region, own.region)
-    ring = _ring(region)
-    relit, moved = _differ(edit, own, "light"), _differ(edit, own, "pose") or _differ(edit, own, "identity")
-    error = _spread(crop - own.image, ring)
-    seam = torch.zeros_like(error) if relit else _spread(own.image - edit.image, ring)
+    relit, turned = (_differ(edit, own, factor) for factor in ("light", "pose"))
+    error = _spread(crop - own.image, (own.region >= 0.5).to(crop.dtype), _TONE)
+    difference = torch.zeros_like(crop) if relit or turned else own.image - edit.image
+    seam = _spread(difference, _ring(own.region), _FEATURE)
     change = edit.image - own.image
     features = _blur((change - _blur(change, _FEATURE)).abs().mean(1, keepdim=True), _SPREAD)
-    kept = torch.zeros_like(features) if moved else detail / (1 + (features / _CHANGED) ** 4)
-    return torch.cat([edit.image + error + seam, change + seam, _feathered(region), kept], 1)
+    another = turned or _differ(edit, own, "identity")
+    kept = torch.zeros_like(features) if another else detail / (1 + (features / _CHANGED) ** 4)
+    mask = _feathered(torch.maximum(edit.region, own.region))
+    return torch.cat([edit.image + error + seam, change + seam, mask, kept], 1)
 
 
 def _differ(edit: Edit, own: Edit, factor: str) -> bool:
@@ -137,12 +139,13 @@ def _ring(region: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
     return (1 - outside) * max_pool2d(outside, 2 * reach + 1, stride=1, padding=reach)
 
 
-def _spread(difference: Float[Tensor, "1 3 h w"], ring: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 3 h w"]:
-    """A difference known on the ring, carried on smoothly over the whole crop."""
-    if not ring.any():
+def _spread(
+    difference: Float[Tensor, "1 3 h w"], known: Float[Tensor, "1 1 h w"], deviation: float
+) -> Float[Tensor, "1 3 h w"]:
+    """A difference of colours where it is known, carried on smoothly over the whole crop."""
+    if not known.any():
         return torch.zeros_like(difference)
-    known = difference.clamp(-_LARGEST_CORRECTION, _LARGEST_CORRECTION)
-    return _blur(fill_in(known, 1 - ring), _FEATURE)
+    return _blur(fill_in(difference.clamp(-_LARGEST_CORRECTION, _LARGEST_CORRECTION), 1 - known), deviation)
 
 
 def _feathered(region: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:

@@ -69,19 +69,33 @@ def edit_sheet(
 
 
 def photo_edits_sheet(
-    source: Float[Tensor, "3 h w"], own: Float[Tensor, "3 h w"], edited: Sequence[PhotoEdit], zoom: int = 2
+    source: Float[Tensor, "3 h w"],
+    own: Float[Tensor, "3 h w"],
+    edited: Sequence[PhotoEdit],
+    baselines: Sequence[Mapping[str, Float[Tensor, "3 h w"]]] = (),
+    zoom: int = 2,
 ) -> Image.Image:
     """One row a target: the source, the target, the source's reconstruction, then each edit (Figures 3, 4, 8, 9).
 
     Args:
         source: Crop that was edited.
         own: Its reconstruction.
-        edited: What `edit_photos` made of it, with the same labels.
+        edited: What `edit_photo` made of it, with the same labels.
+        baselines: For each target what the morphable model alone makes of some of the labels, shown beside them.
         zoom: Factor of enlargement.
     """
-    rows = [[source, one.target, own, *(edit.image[0] for edit in one.edits.values())] for one in edited]
+    rows, labels = [], ["source", "target", "reconstruction"]
+    for one, others in zip(edited, baselines or [{}] * len(edited), strict=True):
+        row, labels = [source, one.target, own], labels[:3]
+        for label, edit in one.edits.items():
+            row.append(edit.image[0])
+            labels.append(label)
+            if label in others:
+                row.append(others[label])
+                labels.append("3DMM")
+        rows.append(row)
     names = [_shortened(Path(one.name).name) for one in edited] if len(edited) > 1 else []
-    return grid(rows, columns=["source", "target", "reconstruction", *edited[0].edits], row_labels=names, zoom=zoom)
+    return grid(rows, columns=labels, row_labels=names, zoom=zoom)
 
 
 def _shortened(name: str, most: int = 24) -> str:

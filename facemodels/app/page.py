@@ -1,7 +1,6 @@
 """The page: photos on the left, the edited face in the middle, sliders on the right, parts and mesh below."""
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,10 @@ TITLE = "Faces taken apart"
 _KEPT_SECONDS = 300  # how long a file of the page may lie on the disk
 _VIEWS = _CROP, _WHOLE = "face", "in the photo"
 _TURN = 30  # degrees
+SCRIPT = """<script>addEventListener("keyup", event => {
+  if (event.target.type === "range") event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }))
+})</script>"""
+"""Gradio tells of a slider's release only for the mouse; with this, the mesh follows the keyboard, too."""
 _FACTOR_LABELS = {
     "expression": "expression of B",
     "pose": "pose of B",
@@ -36,7 +39,7 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
     Args:
         studio: The network behind it.
         examples: Pictures to choose from; the first two are shown at the start.
-        folder: Directory for the meshes that the browser loads; whoever serves the page empties it.
+        folder: Gradio's directory of files, for the meshes that the browser loads; Gradio deletes them with the others.
     """
     names = studio.expressions.names  # emotions first, then single movements
     first, second = (studio.read(str(path), path.name) for path in examples[:2])
@@ -75,13 +78,13 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
         settings = [subject_a, subject_b, view, *sliders]
         show = {"inputs": settings, "outputs": [edited, parts], "show_progress": "hidden", "api_visibility": "private"}
         show_mesh = {**show, "outputs": [mesh, mesh_link]}
-        gr.on([slider.input for slider in sliders], start.face, trigger_mode="always_last", **show)
+        gr.on([slider.change for slider in sliders], start.face, trigger_mode="always_last", **show)
         gr.on([slider.release for slider in sliders], start.mesh, trigger_mode="always_last", **show_mesh)
         view.change(start.face, **show)
         page.load(start.face, **show).then(start.mesh, **show_mesh)
         reset.click(lambda: [0] * len(sliders), outputs=sliders, show_progress="hidden", api_visibility="private").then(
-            start.face, **show
-        ).then(start.mesh, **show_mesh)
+            start.mesh, **show_mesh
+        )
         for photo, note, subject, chosen in (
             (photo_a, note_a, subject_a, chosen_a),
             (photo_b, note_b, subject_b, chosen_b),
@@ -135,7 +138,6 @@ class _Show:
             mesh = self.studio.mesh(self.studio.edit(subject, other, self.settings(values)))
         except InputError as error:
             return None, markup.note(_sentence(str(error)))
-        self.remove_old()
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix="face-", suffix=".glb", delete=False) as file:
             path = Path(file.name)
         mesh.save(path)
@@ -154,12 +156,6 @@ class _Show:
             pitch,
             dict(zip(self.studio.expressions.names, named, strict=True)),
         )
-
-    def remove_old(self) -> None:
-        """Delete meshes that the page has fetched long ago."""
-        for file in self.folder.glob("face-*.glb"):
-            if time.time() - file.stat().st_mtime > _KEPT_SECONDS:
-                file.unlink(missing_ok=True)
 
 
 def _photo(label: str, which: str, path: Path, examples: Sequence[Path]) -> tuple[gr.Image, gr.HTML, gr.Dataset]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,10 +38,11 @@ def serve(
         The page's address.
 
     Raises:
-        InputError: Gradio or MediaPipe is not installed, or the port is taken.
+        InputError: Gradio or MediaPipe is not installed, or the page cannot be served at this address.
     """
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs Gradio, which is not installed; run `pip install 'multilinear-faces[app]'`")
+    _check_address(host, port)
     detector = detector or MediaPipeDetector()
     with tempfile.TemporaryDirectory(prefix="facemodels-app-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these when it is imported or when components are made.
@@ -50,7 +52,7 @@ def serve(
 
         from facemodels.app.examples import examples
         from facemodels.app.markup import CSS
-        from facemodels.app.page import build_page
+        from facemodels.app.page import SCRIPT, build_page
         from facemodels.app.studio import Studio
 
         studio = Studio(model, detector, name_expressions(model))
@@ -70,6 +72,7 @@ def serve(
                 max_file_size=_LARGEST_UPLOAD,
                 theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
                 css=CSS,
+                head=SCRIPT,
             )
         except OSError as error:
             raise InputError(
@@ -79,3 +82,18 @@ def serve(
             yield address
         finally:
             page.close(verbose=False)
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Refuse an address that is taken or not ours, before any work.
+
+    Raises:
+        InputError: Nothing can be served there.
+    """
+    try:
+        socket.create_server((host, port or 0)).close()
+    except OSError as error:
+        where = host if port is None else f"{host}:{port}"
+        raise InputError(
+            f"the page cannot be served at {where} ({error.strerror}); try another --port or --host"
+        ) from error

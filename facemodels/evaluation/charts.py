@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure as Canvas
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "facemodels",
     "svg.fonttype": "path",
     "font.size": 9,

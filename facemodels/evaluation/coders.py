@@ -1,6 +1,6 @@
 """What turns pictures into codes: our network, code by code, and anything it is compared with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.autoencoder import NeuroTensorialAutoencoder, check_images
 from facemodels.codes import FACTORS, Codes, check_factor
 from facemodels.evaluation.measures import batches
+from facemodels.progress import progress_bar
 
 Array = Float[np.ndarray, "n features"]
 
@@ -51,7 +52,7 @@ class NamedCode:
 
     def encode(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
         """The code of images in [0, 1]."""
-        return getattr(_look(self.model, images), self.name)
+        return getattr(_look(self.model, images, [self.name]), self.name)
 
 
 def named_codes(model: NeuroTensorialAutoencoder) -> dict[str, Coder]:
@@ -61,13 +62,17 @@ def named_codes(model: NeuroTensorialAutoencoder) -> dict[str, Coder]:
 
 @torch.no_grad()
 def encode_pictures(
-    coders: Mapping[str, Coder], pictures: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]
+    coders: Mapping[str, Coder],
+    pictures: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"],
+    *,
+    progress: bool = False,
 ) -> dict[str, Array]:
     """The codes of pictures by every coder, in batches; the codes of one network are taken from one look.
 
     Args:
         coders: By any names.
         pictures: As bytes, or in [0, 1].
+        progress: Show a progress bar.
 
     Raises:
         ValueError: A coder gives no row of numbers for each picture.
@@ -81,12 +86,17 @@ def encode_pictures(
                [1., 1., 1.]], dtype=float32)
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in coders}
-    for rows in batches(len(pictures)):
+    names: dict[int, set[str]] = {}
+    for coder in coders.values():
+        if isinstance(coder, NamedCode):
+            names.setdefault(id(coder.model), set()).add(coder.name)
+    for rows in progress_bar(list(batches(len(pictures))), "encode", unit="batch", disable=not progress):
         images = as_floats(pictures[rows])
         looks: dict[int, Codes] = {}
         for name, coder in coders.items():
             if isinstance(coder, NamedCode):
-                look = looks.get(id(coder.model)) or looks.setdefault(id(coder.model), _look(coder.model, images))
+                model = coder.model
+                look = looks.get(id(model)) or looks.setdefault(id(model), _look(model, images, names[id(model)]))
                 codes = getattr(look, coder.name)
             else:
                 codes = coder.encode(images)
@@ -116,5 +126,8 @@ def _decoded(rows: datasets.Dataset) -> Iterator[Tensor]:
         yield torch.from_numpy(stack).movedim(3, 1).contiguous()
 
 
-def _look(model: NeuroTensorialAutoencoder, images: Tensor) -> Codes:
-    return model.encode(images.to(model.encoder.head.weight.device))
+def _look(model: NeuroTensorialAutoencoder, images: Tensor, names: Collection[str]) -> Codes:
+    """Codes of which those of these names count; all but the background's come from one pass of the encoder."""
+    images = images.to(model.encoder.head.weight.device)
+    check_images("encode", images, model.config.size)
+    return model.encode(images) if "background" in names else model.perceive(images)

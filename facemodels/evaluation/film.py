@@ -65,14 +65,21 @@ def _frame(driver: FaceFactors, peak: FaceFactors, amount: float, frame: int) ->
 
 
 def _warped(still: Float[Tensor, "3 h w"], frames: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"] | None:
-    try:
-        detector = MediaPipeDetector()
-    except InputError:
+    detector = landmark_detector()
+    if detector is None:
         return None
     points = [_points(detector, picture) for picture in (still, *frames)]
     if any(one is None for one in points):
         return None
     return LandmarkWarp(still, points[0])(np.stack(points[1:]))  # type: ignore[arg-type]
+
+
+def landmark_detector() -> LandmarkDetector | None:
+    """MediaPipe, or None where it is not installed."""
+    try:
+        return MediaPipeDetector()
+    except InputError:
+        return None
 
 
 def _points(detector: LandmarkDetector, picture: Float[Tensor, "3 h w"]) -> Float[np.ndarray, "478 3"] | None:

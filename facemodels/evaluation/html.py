@@ -151,7 +151,7 @@ def _figure(figure: Figure, section: str) -> str:
         content, kind, width = figure.picture.encode(), "svg+xml", ""
     else:
         file = io.BytesIO()
-        figure.picture.save(file, "PNG", optimize=True)
+        figure.picture.save(file, "PNG")
         content, kind, width = file.getvalue(), "png", f' width="{figure.picture.width}"'
     data = base64.b64encode(content).decode()
     image = f'<img src="data:image/{kind};base64,{data}" alt="{described}"{width}>'

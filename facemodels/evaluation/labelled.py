@@ -32,7 +32,6 @@ from facemodels.data.detection import find_face
 from facemodels.data.pool import ordered_map
 from facemodels.errors import InputError
 from facemodels.evaluation.coders import pictures_of
-from facemodels.evaluation.exchange import spread
 from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector
 from facemodels.progress import progress_bar
 
@@ -45,6 +44,7 @@ _COLUMNS = {
 """Where synthetic sets hold the labels of factors; the first column that there is counts."""
 
 _PATHS = ("path", "file")
+_BETWEEN = (",", ";", "\t")  # spreadsheets of some countries separate by semicolons
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,6 @@ class LabelledFaces:
                 f"LabelledFaces.known: there are no labels of {', '.join(missing)}, only of {', '.join(self.labels)}"
             )
         return np.all([np.ones(len(self), bool), *(self.labels[name] != "" for name in factors)], axis=0)
-
-    def of_persons(self, most: int) -> "LabelledFaces":
-        """The faces of so many persons, evenly spread: telling all persons from each other takes long.
-
-        Raises:
-            ValueError: It is not known who is who.
-        """
-        persons = np.unique(self.labels["identity"][self.known("identity")])
-        chosen = persons[spread(len(persons), most).numpy()]
-        return self[np.isin(self.labels["identity"], chosen)]
 
 
 def labels_of(prepared: PreparedSet, split: str = "all") -> LabelledFaces:
@@ -178,7 +168,9 @@ def _read_table(table: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Paths, and labels by column."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            header = file.readline()
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=max(_BETWEEN, key=header.count)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{table} cannot be read as CSV ({error}); give a table with the columns path, identity, expression, pose"

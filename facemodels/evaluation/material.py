@@ -124,6 +124,12 @@ class Material:
             return False
         return True
 
+    @property
+    def exact_split(self) -> str:
+        """The split whose faces are compared with their exact factors: that of the report, of "all" the split test."""
+        held_out = "test" in self.prepared.table["split"][:]
+        return ("test" if held_out else "train") if self.split == "all" else self.split
+
     @cached_property
     def ours(self) -> dict[str, Array]:
         """The codes of our network by factor."""
@@ -194,27 +200,21 @@ class Material:
         """Yaw, pitch and roll of the faces, in radians."""
         return matrix_to_euler(self.faces.rotation.unflatten(1, (3, 3)))
 
-    def labelled(self, rarest: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The faces of which everything is known, and their labels.
-
-        Args:
-            rarest: Labels of which one is shown by fewer faces than that are left out, as are those that all share.
-
-        Returns:
-            Rows among the faces, and labels by factor.
-        """
-        known = [values != "" for values in self.labels.values() if values.dtype.kind == "U"]
-        rows = np.flatnonzero(np.all(known, axis=0)) if known else np.arange(len(self.chosen))
-        labels = {name: values[rows] for name, values in self.labels.items()}
-        counts = {name: np.unique(values, return_counts=True)[1] for name, values in labels.items()}
-        usable = [name for name, count in counts.items() if len(count) > 1 and count.min() >= rarest]
-        return rows, {name: labels[name] for name in usable}
+    def often(self, rarest: int) -> dict[str, np.ndarray]:
+        """Labels that so many faces or more show, the others emptied; factors left with one label are missing."""
+        kept = {}
+        for name, values in self.labels.items():
+            values = values.astype(str)
+            found, counts = np.unique(values[values != ""], return_counts=True)
+            if (counts >= rarest).sum() > 1:
+                kept[name] = np.where(np.isin(values, found[counts >= rarest]), values, "")
+        return kept
 
     def pairs(self, factor: str, count: int = SHOWN) -> Pair:
         """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.
 
-        By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors are not taken twice,
-        and are no faces of the same person where persons are known.
+        By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors look ahead, too, unless
+        their pose is taken; they are not taken twice, and are not the same person where persons are known.
 
         Args:
             factor: "expression", "pose", "light" or "identity".
@@ -225,7 +225,8 @@ class Material:
         ahead = ((yaw.abs() < _AHEAD) & (pitch.abs() < _AHEAD)).nonzero().flatten()
         ahead = ahead if len(ahead) else torch.arange(len(yaw))
         sources = ahead[spread(len(ahead), count)].tolist()
-        candidates = spread(len(yaw), _CANDIDATES).tolist()
+        among = torch.arange(len(yaw)) if factor == "pose" else ahead
+        candidates = among[spread(len(among), _CANDIDATES)].tolist()
         persons = self.labels.get("identity", np.arange(len(yaw)))
         chosen: list[int] = []
         for source in sources:

@@ -168,12 +168,12 @@ def _introduction(material: Material, name: str) -> str:
     prepared, model = material.prepared, material.model
     weights = sum(weight.numel() for weight in model.parameters())
     shown = {
-        "facefactors": "rendered faces of FaceFactors: every person with every expression in every pose and light",
+        "facefactors": "rendered faces of FaceFactors (everyone with every expression in every pose and light)",
         "wild": "rendered faces in the wild",
         "synthetic": "rendered faces",
     }.get(prepared.info["source"], "photos")
     persons = material.labels.get("identity")
-    whose = "" if persons is None else f" of {len(set(persons.tolist()))} persons"
+    whose = "" if persons is None else f", of {len(set(persons.tolist()))} persons"
     lines = [
         f"{name}: a network of {weights / 1e6:.1f} million numbers for pictures of {model.config.size} pixels, after"
         " Wang, Shu, Cheng, Panagakis, Samaras and Zafeiriou, “An Adversarial Neuro-Tensorial Approach For Learning"

@@ -10,6 +10,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.errors import InputError
 from facemodels.evaluation.coders import Array, NamedCode, encode_pictures
 from facemodels.evaluation.disentanglement import Disentanglement, disentanglement
+from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.labelled import LabelledFaces
 from facemodels.evaluation.probes import FOLDS, PAPER, TableOne, table_one
 
@@ -68,7 +69,12 @@ class Protocol:
 
 
 def run_protocol(
-    model: NeuroTensorialAutoencoder, faces: LabelledFaces, *, folds: int = FOLDS, seed: int = 0
+    model: NeuroTensorialAutoencoder,
+    faces: LabelledFaces,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Protocol:
     """Encode labelled faces and probe the codes.
 
@@ -77,6 +83,7 @@ def run_protocol(
         faces: From `facemodels.evaluation.labelled`.
         folds: Of Table 1.
         seed: Fixes all folds.
+        progress: Show a progress bar while faces are encoded.
 
     Raises:
         InputError: No factor of Table 1 has two labels that occur as often as there are folds.
@@ -87,7 +94,7 @@ def run_protocol(
             f"nothing to probe: of {', '.join(PAPER)} none has two labels that {folds} faces or more have;"
             " give more faces, or take fewer folds"
         )
-    codes = encode_pictures({name: NamedCode(model, name) for name in _BLOCKS}, faces.pictures)
+    codes = encode_pictures({name: NamedCode(model, name) for name in _BLOCKS}, faces.pictures, progress=progress)
     return Protocol(
         faces=len(faces),
         table=table_one(codes, labels, folds=folds, seed=seed),
@@ -115,8 +122,7 @@ def _leakage(codes: Mapping[str, Array], labels: Mapping[str, np.ndarray], seed:
     known = np.all([values != "" for values in labels.values()], axis=0)
     if "identity" in labels:
         persons = np.unique(labels["identity"][known])
-        chosen = persons[np.linspace(0, len(persons) - 1, min(_PERSONS, len(persons))).round().astype(int)]
-        known &= np.isin(labels["identity"], chosen)
+        known &= np.isin(labels["identity"], persons[spread(len(persons), _PERSONS).numpy()])
     some = {name: values[known] for name, values in labels.items()}
     enough = {name: values for name, values in some.items() if _fewest(values) >= _MATRIX_FOLDS}
     if len(enough) < 2:

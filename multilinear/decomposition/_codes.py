@@ -81,16 +81,11 @@ def improve(data: Tensor, core: Tensor, codes: Sequence[Tensor]) -> list[Tensor]
     return codes
 
 
-def balance(codes: Sequence[Tensor], sizes: Sequence[float] | None = None) -> list[Tensor]:
-    """The same products with the lengths shared: every sample's codes get lengths in the given ratios."""
+def balance(codes: Sequence[Tensor]) -> list[Tensor]:
+    """The same products with all codes of a sample equally long."""
     lengths = torch.stack([torch.linalg.vector_norm(code, dim=-1, keepdim=True) for code in codes])
-    units = _units(codes)
-    ratios = [1.0] * len(codes) if sizes is None else list(sizes)
-    product = lengths.double().prod(0)
-    for ratio in ratios:
-        product = product / ratio
-    share = product.pow(1 / len(codes)).to(codes[0].dtype)
-    return [unit * (share * ratio) for unit, ratio in zip(units, ratios, strict=True)]
+    share = lengths.double().prod(0).pow(1 / len(codes)).to(lengths.dtype)
+    return [unit * share for unit in _units(codes)]
 
 
 def align(codes: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]:
@@ -101,6 +96,23 @@ def align(codes: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]
         signs = torch.where(signs == 0, 1, signs)
         codes[mode], flips = codes[mode] * signs, flips * signs
     codes[0] = codes[0] * flips
+    return codes
+
+
+def anchor(codes: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]:
+    """The same products with all codes but the first as long along their mode's reference as that is itself.
+
+    The first code takes the scale. A code nearly orthogonal to its reference gets the reference's length instead.
+    """
+    codes = list(codes)
+    for mode in range(1, len(codes)):
+        reference = references[mode]
+        along = codes[mode] @ reference
+        length = torch.linalg.vector_norm(codes[mode], dim=1) * torch.linalg.vector_norm(reference)
+        sign = torch.where(along < 0, -1, 1).to(along.dtype)
+        scale = torch.where(along.abs() > 0.05 * length, along, sign * length) / reference.square().sum()
+        scale = torch.where(length > 0, scale, 1).unsqueeze(1)
+        codes[mode], codes[0] = codes[mode] / scale, codes[0] * scale
     return codes
 
 

@@ -124,7 +124,7 @@ class _Descent:
         iterations = self.optimizer.state[self.factors[0]]["n_iter"]
         self.converged = iterations < self.stopping.max_iterations
 
-    def _evaluate(self) -> float:
+    def _evaluate(self) -> Tensor:
         self.optimizer.zero_grad()
         loss = cp_loss(self.tensor, self.factors)
         penalty = sum((factor.square().sum() for factor in self.factors), start=loss.new_zeros(()))

@@ -106,7 +106,8 @@ class KhatriRaoFactorization:
             raise ValueError(f'{_NAME}: basis must be "orthonormal" or "free", got {basis!r}')
         if not isinstance(init, Tensor) and init not in ("svd", "random"):
             raise ValueError(f'{_NAME}: init must be "svd", "random" or a core, got {init!r}')
-        self.basis, self.init = basis, init
+        self.basis: Basis = basis
+        self.init = init
         self.starts = check_positive(_NAME, "starts", starts)
         self.max_iterations, self.tolerance = max_iterations, tolerance
         self.random_state, self.progress = random_state, progress

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from multilinear.decomposition._codes import Projector, align, balance
+from multilinear.decomposition._codes import Projector, anchor
 from multilinear.decomposition._hooi import tucker
 from multilinear.decomposition._hosvd import hosvd
 from multilinear.decomposition._iterations import Progress, check_data, check_positive
@@ -47,8 +47,8 @@ class TensorFaces:
     ) -> "dict[str, Float[Tensor, 'n _']]":
         """Codes of images, also of unseen ones: multilinear projection, refined by alternating least squares.
 
-        A code is known up to a factor that another takes: their lengths are shared in the ratio that the levels' codes
-        have, and all but the first cause's point along the mean of their levels.
+        A code is known up to a factor that another takes. All but the first cause's are as long in the direction of the
+        mean of their levels as that mean is, so that any may be exchanged for a level's; the first takes the scale.
 
         Args:
             images: Images of shape `(n, *shape)`.
@@ -59,14 +59,13 @@ class TensorFaces:
         """
         data = self._flat("transform", images)
         codes = self._projector.project(data if self.basis is None else data @ self.basis, rounds=max_iterations)
-        sizes = [math.sqrt(factor.shape[1] / factor.shape[0]) for factor in self.factors.values()]
-        codes = align(balance(codes, sizes), [factor.mean(0) for factor in self.factors.values()])
+        codes = anchor(codes, [factor.mean(0) for factor in self.factors.values()])
         return dict(zip(self.names, codes, strict=True))
 
     def inverse_transform(self, codes: Mapping[str, Float[Tensor, "..."]]) -> Float[Tensor, "n ..."]:
         """Images from codes, one for every cause: matrices `(n, R_m)`, or a vector that holds for all images.
 
-        Take the codes of one image and exchange one of them to edit it.
+        Take the codes of an image and exchange one for another image's, or for a row of the factors, to edit it.
         """
         if set(codes) != set(self.names):
             raise ValueError(

@@ -70,7 +70,7 @@ def test_the_judge_learns_what_is_genuine(prepared, images):
             running.model.judge(torch.randn(200, CONFIG.features)),
             running.model.judge(running.model.encode(images)),
         )
-    assert genuine.mean() > coded.mean() + 1
+    assert genuine.mean() > coded.mean() + 0.5
 
 
 def test_resumed_is_as_if_never_stopped(prepared, tmp_path, monkeypatch):

@@ -120,8 +120,20 @@ def test_named_expressions_edit_the_face(page):
     slider.focus()
     slider.press("End")
     after = changed(page, before)
-    page.locator("#reset").click()
+    page.locator("#named .reset-button").first.click()  # the slider's own
     assert changed(page, after) == before
+
+
+def test_the_mesh_follows_the_sliders(page):
+    def mesh_is_not(link):
+        page.wait_for_function("old => document.querySelector('#mesh-link a').href !== old", arg=link)
+        return page.locator("#mesh-link a").get_attribute("href")
+
+    before = page.locator("#mesh-link a").get_attribute("href")
+    slide(page, "take-identity")
+    after = mesh_is_not(before)
+    page.locator("#reset").click()
+    assert mesh_is_not(after) == before
 
 
 def test_the_edited_face_is_shown_in_its_photo_and_saved(page):
@@ -131,7 +143,7 @@ def test_the_edited_face_is_shown_in_its_photo_and_saved(page):
     with page.expect_download() as download:
         page.locator("#edited a").click()
     picture = Image.open(download.value.path())
-    assert picture.size == (512, 512) and np.asarray(picture).std() > 20  # the astronaut's photo
+    assert picture.size == (256, 256) and np.asarray(picture).std() > 20  # as large as the photo
     page.locator("#view input").nth(0).click()
     page.wait_for_function("old => [...document.querySelectorAll('#edited img')].at(-1)?.src === old", arg=crop)
 

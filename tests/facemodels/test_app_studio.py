@@ -13,12 +13,15 @@ from torch.testing import assert_close
 from facemodels.app import markup
 from facemodels.app.examples import draw_examples, examples
 from facemodels.app.studio import Settings, Studio, turn
-from facemodels.autoencoder import orthogonal
+from facemodels.autoencoder import NeuroTensorialAutoencoder, orthogonal
+from facemodels.config import NetworkConfig
 from facemodels.data.alignment import TEMPLATE, load_photo
 from facemodels.editing import EDITABLE, to_tensor, transfer
 from facemodels.errors import InputError
 from facemodels.expressions import NamedExpressions
 from facemodels.fitting.landmarks import Landmarks
+from facemodels.morphable import MorphableModel
+from facemodels.reconstruction import shapes
 from facemodels.rendering import matrix_to_euler
 
 STILL = Settings()
@@ -110,6 +113,22 @@ def test_parts_are_those_of_the_edit(studio, pair):
     assert list(studio.parts(edit, STILL)) == names
 
 
+def test_the_mesh_is_that_of_the_edit(tmp_path):
+    """Of a network without cores it is made of the coefficients, and pictures of stream 3 are left out."""
+    config = NetworkConfig(channels=(4, 4, 4), cores=False, face_mask=True)
+    network = NeuroTensorialAutoencoder(config, MorphableModel.procedural()).eval()
+    studio = Studio(network, MiddleFace(), NamedExpressions((), torch.zeros(0, config.expression)))
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    subject = studio.read(str(tmp_path / "noise.png"), "noise.png")
+    assert "frontal" not in studio.parts(subject.own, STILL)
+    mesh = studio.mesh(subject.own)
+    assert_close(mesh.vertices[:9375], shapes(network, subject.codes)[0].detach())
+    network.morphable = None
+    with pytest.raises(InputError, match="carries no morphable model"):
+        studio.mesh(subject.own)
+
+
 def test_large_photos_are_reduced_where_the_face_stays(studio, tmp_path):
     row = np.linspace(0, 255, 3000).astype(np.uint8)
     Image.fromarray(np.stack([np.broadcast_to(row, (2000, 3000))] * 3, -1)).save(tmp_path / "large.png")
@@ -133,8 +152,8 @@ def test_photos_that_do_not_work(studio, tmp_path):
 
 def test_examples_are_what_the_command_draws():
     files = examples()
-    assert files[0].name == "astronaut.png" and len(files) == 6
-    with Image.open(next(file for file in files if file.name == "happy.jpg")) as stored:
+    assert len(files) == 6 and files[-1].name == "astronaut.png"
+    with Image.open(files[0]) as stored:
         drawn = draw_examples({"happy": 12})["happy"]
         difference = np.asarray(stored, float) - np.asarray(drawn, float)
         assert stored.size == (256, 256) and np.abs(difference).mean() < 4  # JPEG's own error is below 3

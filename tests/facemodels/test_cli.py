@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from drawn_faces import BrightFaces, write_clip, write_photo
 from PIL import Image
 
@@ -46,7 +47,7 @@ def assert_one_line(result, text):
 def test_help_names_every_command(call):
     status, out, _ = call("--help")
     assert status == 0
-    commands = ("demo", "synthesise", "prepare", "train", "edit", "interpolate", "animate", "evaluate", "export")
+    commands = ("demo", "synthesise", "prepare", "train", "edit", "interpolate", "animate", "evaluate", "export", "app")
     assert all(name in out for name in commands)
 
 
@@ -208,6 +209,21 @@ class TestEdit:
         source, target = (write_photo(tmp_path / name, 0) for name in ("a.png", "b.png"))
         assert call("edit", source, target, "--paste", "--model", checkpoint, "--out", "e.jpg")[0] == 0
         assert len(list(tmp_path.glob("e-1-b-*.jpg"))) == 4
+
+    def test_the_morphable_model_beside_the_network(
+        self, call, network_config, checkpoint, bright, monkeypatch, tmp_path
+    ):
+        from facemodels.autoencoder import NeuroTensorialAutoencoder
+
+        paths = [write_photo(tmp_path / name, 0) for name in ("a.png", "b.png")]
+        NeuroTensorialAutoencoder(network_config).save_pretrained(tmp_path / "bare")
+        assert_one_line(call("edit", *paths, "--baseline", "--model", "bare"), "carries no morphable model")
+        room = "facemodels.baselines.morphable_edit"
+        monkeypatch.setattr(f"{room}.fit_faces", lambda photos, _: photos)
+        monkeypatch.setattr(f"{room}.morphable_edit", lambda *_: torch.zeros(1, 3, 64, 64))
+        assert call("edit", *paths, "--baseline", "--model", checkpoint)[0] == 0
+        with Image.open(tmp_path / "edit.png") as sheet:
+            assert sheet.width == (3 + 4 + 3) * 132  # of another identity it knows nothing
 
     def test_a_network_exported_without_cores(self, call, checkpoint, bright, tmp_path):
         call("export", checkpoint, "small")

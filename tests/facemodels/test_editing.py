@@ -4,8 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.data.loading import Failure
-from facemodels.editing import EDITABLE, edit_photos, interpolate, to_tensor, transfer, turn_in_place
+from facemodels.editing import EDITABLE, edit_photo, interpolate, to_tensor, transfer, turn_in_place
 
 
 @pytest.fixture
@@ -60,21 +59,21 @@ def test_the_region_holds_the_old_face_and_the_new(model, pair):
     assert_close(own.region, own.rendering.mask)
 
 
-def test_photos_are_edited_one_after_the_other(model):
-    random = np.random.default_rng(0)
-    crops = [random.integers(256, size=(64, 64, 3)).astype(np.uint8) for _ in range(3)]
-    source, first, second = (AlignedPhoto(f"{k}", crop, crop, np.eye(2, 3), None) for k, crop in enumerate(crops))
-    failure = Failure("gone", "there is no photo gone")
+def test_a_photo_gives_several_factors(model, pair):
+    crop = np.random.default_rng(0).integers(256, size=(64, 64, 3)).astype(np.uint8)
+    target = AlignedPhoto("target.jpg", crop, crop, np.eye(2, 3), None)
+    source = pair[0][:1]
     wanted = {"smile": ["expression"], "both": ["pose", "light"]}
-    one, same, two = edit_photos(model, source, iter([first, failure, second]), wanted)
-    assert same is failure and (one.name, two.name) == ("1", "2") and list(two.edits) == ["smile", "both"]
-    for edited, target in ((one, first), (two, second)):
-        assert_close(edited.target, to_tensor(target.crop)[0])
-        for label, factors in wanted.items():
-            expected = transfer(model, to_tensor(source.crop), to_tensor(target.crop), factors)
-            assert_close(edited.edits[label].image, expected.image)
+    edited = edit_photo(model, transfer(model, source, source, []), target, wanted)
+    assert edited.name == "target.jpg" and list(edited.edits) == ["smile", "both"]
+    assert_close(edited.target, to_tensor(crop)[0])
+    for label, factors in wanted.items():
+        assert_close(edited.edits[label].image, transfer(model, source, to_tensor(crop), factors).image)
+    both = transfer(model, *pair, [])
     with pytest.raises(ValueError, match="there is no code 'hair'"):
-        edit_photos(model, source, [first], {"hair": ["hair"]})
+        edit_photo(model, both[0], target, {"hair": ["hair"]})
+    with pytest.raises(ValueError, match="edit_photo: takes one face to edit, got 2"):
+        edit_photo(model, both, target, wanted)
 
 
 @pytest.mark.parametrize("factor", EDITABLE)

@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.editing import to_tensor, transfer
+from facemodels.editing import PhotoEdit, to_tensor, transfer
 from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
 from facemodels.pasting import enlarged, paste
 from facemodels.sheets import (
@@ -13,6 +13,7 @@ from facemodels.sheets import (
     mesh_pictures,
     parts_sheet,
     pasted_steps,
+    photo_edits_sheet,
     steps_frames,
     steps_sheet,
 )
@@ -70,6 +71,18 @@ def test_steps_in_a_strip_and_in_a_film():
     assert strip[-8, left + 4 :: 12, 0].tolist() == [0, 0, 64, 128, 191, 255, 255]
     film = steps_frames(source, moving, target, zoom=1)
     assert [frame[-8, 16, 0] for frame in film] == [0, 64, 128, 191, 255, 191, 128, 64]  # loops without a stop
+
+
+def test_baselines_stand_beside_the_edits(model):
+    source, target = torch.rand(2, 1, 3, 64, 64)
+    edits = {name: transfer(model, source, target, name) for name in ("expression", "identity")}
+    one = PhotoEdit("a.jpg", target[0], edits)
+    marked = torch.zeros(3, 64, 64)
+    with_baseline = np.asarray(photo_edits_sheet(source[0], source[0], [one], [{"expression": marked}], zoom=1))
+    without = np.asarray(photo_edits_sheet(source[0], source[0], [one], zoom=1))
+    assert with_baseline.shape[1] == 6 * 68 and without.shape[1] == 5 * 68
+    assert (with_baseline[-68:-4, 4 * 68 : 4 * 68 + 64] == 0).all()
+    np.testing.assert_array_equal(with_baseline[-68:, 5 * 68 :], without[-68:, 4 * 68 :])
 
 
 def test_pasted_steps_run_from_the_photo_to_the_edit(model):

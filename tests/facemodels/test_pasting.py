@@ -90,17 +90,17 @@ def test_an_edit_lies_where_its_face_is(own):
 
 
 def test_colours_at_the_seam_are_the_photos(own):
-    """An edit of another colour all over takes the photo's, unless it is another light."""
+    """An edit of another colour all over takes the photo's, unless it is another light or the seam is elsewhere."""
     photo = aligned()
     inside = far_from_face(photo)[1]
     before = dataclasses.replace(own, image=to_tensor(photo.crop))
     pale = dataclasses.replace(before, image=before.image + 0.1)
     matched = paste(photo, pale, before, detail=0)[inside].astype(float)
     assert np.abs(matched - photo.photo[inside]).mean() < 4
-    lit = dataclasses.replace(pale, codes=pale.codes.replace(light=pale.codes.light + 1))
-    for detail in (0, 1):
-        brighter = paste(photo, lit, before, detail=detail)[inside].astype(float) - photo.photo[inside]
-        assert abs(brighter.mean() - 25) < 4
+    for factor, detail in (("light", 0), ("light", 1), ("pose", 0)):
+        codes = pale.codes.replace(**{factor: getattr(pale.codes, factor) + 1})
+        other = paste(photo, dataclasses.replace(pale, codes=codes), before, detail=detail)
+        assert abs((other[inside].astype(float) - photo.photo[inside]).mean() - 25) < 4
 
 
 def test_detail_stays_where_nothing_moves(own):

@@ -122,7 +122,7 @@ class TestTableOne:
 
     def test_one_code_for_all(self, random, labels):
         code = clusters(random, labels["expression"])
-        table = table_one(code, labels)
+        table = table_one(code, labels, folds=3)
         assert table.rows["expression"].accuracy == 1 and table.rows["pose"].accuracy < 0.7
 
     def test_with_few_persons(self, random):
@@ -171,6 +171,21 @@ class TestCoders:
         )
         encode_pictures(named_codes(model), pictures_of(prepared.table))
         assert looks == [24]
+
+    def test_the_background_alone_needs_a_second_look(self, model, prepared, monkeypatch):
+        pictures = pictures_of(prepared.split("test"))
+        expected = encode_pictures(named_codes(model), pictures)
+        monkeypatch.setattr(type(model), "look_behind", None)
+        for name in ("identity", "expression", "pose", "light", "mask"):
+            coder = NamedCode(model, name)
+            np.testing.assert_allclose(encode_pictures({"own": coder}, pictures)["own"], expected[name], atol=1e-6)
+            np.testing.assert_allclose(coder.encode(pictures.float() / 255).detach(), expected[name], atol=1e-6)
+        with pytest.raises(TypeError):
+            encode_pictures({"own": NamedCode(model, "background")}, pictures)
+
+    def test_pictures_of_another_size(self, model):
+        with pytest.raises(ValueError, match="encode: "):
+            encode_pictures(named_codes(model), torch.rand(2, 3, 32, 32))
 
     def test_others_beside_ours(self, model):
         coders = {"pose": NamedCode(model, "pose"), "plain": PlainAutoencoder((4, 4, 4), 11)}

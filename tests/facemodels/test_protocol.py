@@ -79,6 +79,7 @@ class TestCommand:
         status, _, errors = call(prepared.path)
         assert status == 2 and "holds photos without labels" in errors and errors.count("\n") == 1
         assert call(prepared.path, "--split", "none")[0] == 2
+        assert "does not exist; make it first" in call(prepared.path, "--out", "nowhere/probe.json")[2]
 
     def test_of_no_table(self, call, tmp_path):
         status, _, errors = call(tmp_path / "nothing.csv")

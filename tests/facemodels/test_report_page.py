@@ -151,10 +151,10 @@ class TestGather:
             tmp_path / "labels.csv", names, expression=["a", "b", "", "b", "a", "a"], identity=[1] * 6
         )
         m = gather(model, prepared, labels=labels)
-        rows, usable = m.labelled(2)
-        assert len(m.faces) == 8 and rows.tolist() == [0, 1, 3, 4, 5]  # all faces show the same person
-        assert {name: values.tolist() for name, values in usable.items()} == {"expression": ["a", "b", "b", "a", "a"]}
-        assert m.labelled(3)[1] == {}
+        assert len(m.faces) == 8  # all known faces show the same person
+        known = {name: values.tolist() for name, values in m.often(2).items()}
+        assert known == {"expression": ["a", "b", "", "b", "a", "a", "", ""]}
+        assert m.often(3) == {}
 
     def test_pairs_are_of_two_persons_and_differ_most(self, model, labelled_set):
         prepared, labels = labelled_set
@@ -246,3 +246,17 @@ def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
     before = (tmp_path / "z0.safetensors").stat().st_mtime_ns
     text = report(model, tmp_path, prepared, settings, progress=False).read_text()
     assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 for 2 steps" in text
+
+
+def test_without_a_set_faces_are_rendered_once(tmp_path, monkeypatch):
+    from facemodels.evaluation import page as module
+
+    monkeypatch.setattr(module, "SECTIONS", sections.SECTIONS[:1])
+    monkeypatch.setattr(module, "_RENDERED", {"design": "portraits", "count": 16, "held_out": 0.5})
+    model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval()
+    settings = ReportSettings(steps=0)
+    text = report(model, tmp_path / "new", settings=settings, workers=1, progress=False).read_text()
+    assert "8 rendered faces, of 2 persons" in text and "8 faces.</p>" in text
+    before = (tmp_path / "new" / "faces" / "preparation.json").stat().st_mtime_ns
+    report(model, tmp_path / "new", settings=settings, workers=1, progress=False)
+    assert (tmp_path / "new" / "faces" / "preparation.json").stat().st_mtime_ns == before

@@ -19,6 +19,7 @@ from facemodels.networks.verification import (
     load_dlib,
     load_sface,
     load_small,
+    load_verifier,
     save_small,
     sface,
     small,
@@ -313,3 +314,16 @@ def photo_pairs(verifier):
     same = who[:, None] == who
     above = torch.ones_like(same).triu(1)
     return cosine[same & above], cosine[~same & above]
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("missing.onnx", "SFace"),
+        ("missing.bin", "dlib's residual network"),
+        ("missing.safetensors", "the small network"),
+    ],
+)
+def test_files_tell_which_network_they_hold(tmp_path, name, network):
+    with pytest.raises(InputError, match=f"there are no weights of {network} at "):
+        load_verifier(str(tmp_path / name))

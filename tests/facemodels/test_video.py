@@ -74,6 +74,18 @@ class TestMotion:
         motion = read_motion(model, write_clip(tmp_path / "clip.mp4", [1, 1, 1, 1]), Jumping())
         assert motion.shots.tolist() == [0, 0, 1, 1]
 
+    def test_a_cut_chooses_anew(self, model, tmp_path):
+        class Replaced(BrightFaces):
+            """Behind the cut a larger face than the one before is there, too."""
+
+            def detect_all(self, image):
+                faces = super().detect_all(image)
+                self.cut = getattr(self, "cut", False) or not faces
+                return [faces[0].moved(np.array([[2, 0, 500.0], [0, 2, 0]])), *faces] if self.cut and faces else faces
+
+        motion = read_motion(model, write_clip(tmp_path / "clip.mp4", [1, 1, None, 1]), Replaced())
+        assert (motion.five[:, :, 0].min(1) > 400).tolist() == [False, False, True]
+
     def test_smoothing_stops_at_cuts(self, model, tmp_path):
         seeds = [1, 2] * 5 + [None] + [3, 4] * 5
         motion = read_motion(model, write_clip(tmp_path / "clip.mp4", seeds), BrightFaces())

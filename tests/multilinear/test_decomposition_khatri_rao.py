@@ -7,7 +7,7 @@ from factories import assert_close, random_tensors
 
 import multilinear as ml
 from multilinear.decomposition import KhatriRaoFactorization
-from multilinear.decomposition._codes import Projector, balance, rank_one
+from multilinear.decomposition._codes import Projector, align, anchor, balance, rank_one
 
 CASES = [((2, 3), 40, 9), ((2, 3), 8, 30), ((2, 2, 2), 40, 10), ((3, 1, 2), 5, 30)]
 
@@ -56,14 +56,17 @@ class TestFit:
         assert model.errors_[0] > 0.01 and model.errors_[-1] < model.errors_[0] / 3
 
     def test_best_of_several_starts(self):
-        data, _, _ = exact((2, 3), 60, 12)
-        seen = []
-        model = KhatriRaoFactorization(
-            (2, 3), init="random", starts=4, max_iterations=8, random_state=0, progress=seen.append
-        ).fit(data)
-        last = {sweep.start: sweep.error for sweep in seen}
-        assert len(set(last.values())) == 4 and model.errors_[-1] == min(last.values())
-        assert model.errors_[-1] < last[0]
+        (data,) = random_tensors([(30, 9)])
+        best = set()
+        for seed in range(4):
+            seen = []
+            model = KhatriRaoFactorization(
+                (2, 3), init="random", starts=3, max_iterations=5, random_state=seed, progress=seen.append
+            ).fit(data)
+            last = {sweep.start: sweep.error for sweep in seen}
+            assert len(last) == 3 and model.errors_[-1] == min(last.values())
+            best.add(min(last, key=lambda start: last[start]))
+        assert len(best) > 1
 
     def test_free_basis_fits_closer(self):
         (data,) = random_tensors([(40, 9)])
@@ -194,10 +197,23 @@ class TestRankOne:
         after = (tensors - ml.face_splitting(rank_one(tensors, start, rounds=1)).unflatten(1, (3, 4, 2))).flatten(1)
         assert (after.norm(dim=1) <= before + 1e-12).all()
 
-    def test_balance_keeps_the_product(self):
+    def test_scaling_keeps_the_product(self):
         codes = random_tensors([(5, 2), (5, 3), (5, 4)])
-        for sizes in (None, [1.0, 2.0, 0.5]):
-            assert_close(ml.face_splitting(balance(codes, sizes)), ml.face_splitting(codes))
+        codes[1][0] = 0
+        references = random_tensors([(2,), (3,), (4,)], seed=1)
+        product = ml.face_splitting(codes)
+        lengths = [code.norm(dim=1) for code in balance(codes)]
+        assert_close(lengths[0], lengths[2])
+        anchored, aligned = anchor(codes, references), align(codes, references)
+        for changed in (balance(codes), anchored, aligned):
+            assert_close(ml.face_splitting(changed), product)
+        assert_close(anchored[2] @ references[2], references[2].square().sum().expand(5))
+        assert (aligned[2] @ references[2] > 0).all()
+
+    def test_a_code_across_its_reference_gets_its_length(self):
+        first, second = torch.ones(1, 2), torch.tensor([[0.0, 8.0]])
+        _, found = anchor([first, second], [first[0], torch.tensor([2.0, 0.0])])
+        assert_close(found, torch.tensor([[0.0, 2.0]]))
 
     def test_projector_in_chunks(self, monkeypatch):
         core, *codes = random_tensors([(9, 2, 3), (7, 2), (7, 3)])

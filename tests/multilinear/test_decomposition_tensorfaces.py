@@ -110,6 +110,14 @@ class TestCodes:
         cosine = torch.cosine_similarity(other.flatten(1), swapped)
         assert (cosine > 0.999).all()
 
+    def test_a_level_of_the_model_edits_the_image(self):
+        images, labels, _, _ = ensemble(ranks=(5, 3, 2))
+        model = tensorfaces(images, labels)
+        codes = model.transform(images)
+        codes["view"] = model.factors["view"][labels["view"] * 0 + 1]
+        expected = images.reshape(5, 3, 2, *SHAPE)[:, 1:2].expand(5, 3, 2, *SHAPE).flatten(0, 2)
+        assert_close(model.inverse_transform(codes), expected, atol=1e-3, rtol=1e-3)
+
     def test_codes_do_not_depend_on_the_batch(self):
         images, labels, _, _ = ensemble(noise=0.1)
         model = tensorfaces(images, labels, ranks={"person": 3})
