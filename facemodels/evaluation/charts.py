@@ -72,7 +72,7 @@ def matrix(
         down: What the rows are.
         most: Number of the darkest shade.
     """
-    with matplotlib.rc_context(_STYLE | {"axes.spines.left": False, "axes.spines.bottom": False}):
+    with matplotlib.rc_context({**_STYLE, "axes.spines.left": False, "axes.spines.bottom": False}):
         canvas = Canvas(figsize=(1.6 + 1.0 * len(columns), 0.9 + 0.42 * len(rows)), layout="constrained")
         axis = canvas.subplots()
         axis.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect="auto")
