@@ -23,7 +23,7 @@ from multilinear.decomposition._iterations import (
     relative_error,
     squared_norm,
 )
-from multilinear.decomposition._solve import polar, signs_of, solve_gram
+from multilinear.decomposition._solve import leading, polar, signs_of, solve_gram
 from multilinear.maps import multilinear_map
 from multilinear.products import face_splitting
 
@@ -240,8 +240,8 @@ class _Problem:
         self.norm = squared_norm(f"{_NAME}.fit", data, "data")
         columns = math.prod(sizes)
         self.span = None
-        if mask is None and columns <= len(data) < self.outputs:
-            # every basis that a sweep finds lies in the span of the samples
+        if mask is None and columns <= len(data) <= self.outputs // 4:
+            # every basis that a sweep finds lies in the span of the samples; with more of them it costs what it saves
             self.span, triangle = torch.linalg.qr(data.mT)
             data = triangle.mT
         self.data = data
@@ -255,7 +255,7 @@ class _Problem:
 
     def principal(self, columns: int) -> Tensor:
         """Leading right singular vectors of the data, with orthonormal ones beyond its rank."""
-        vectors = torch.linalg.svd(self.data, full_matrices=False).Vh[:columns].mT
+        vectors, _ = leading(self.data, 1, min(columns, *self.data.shape))
         missing = columns - vectors.shape[1]
         if missing > 0:
             numbers = torch.Generator().manual_seed(0)
