@@ -239,7 +239,7 @@ def _probe_row(name: str, tables: Mapping[str, TableOne], target: str) -> list[s
         name,
         *(f"{one.accuracy:.1%} ± {one.deviation:.1%}" for one in probes),
         f"{probes[0].chance:.1%}",
-        f"{PAPER[name]:.1%}" if name in PAPER else "–",
+        f"{PAPER[name]:.2%}" if name in PAPER else "–",
         target and f"{float(target.split()[1]):.0%}",
         target and _verdict([(probes[0].accuracy, target)]),
     ]
