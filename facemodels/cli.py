@@ -760,10 +760,12 @@ def play(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
 ) -> None:
     """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
+    import signal
     from threading import Event
 
     from facemodels.app import serve
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped keeps no photos, either
     network = _load(model)
     print("starting the page; it takes some seconds", flush=True)
     with serve(network, host=host, port=port, open_browser=open_browser) as address:

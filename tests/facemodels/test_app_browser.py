@@ -4,7 +4,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -210,6 +209,6 @@ def test_other_faces_and_bad_photos(page, tmp_path):
 def test_nothing_is_kept(served, page):
     _, process, files = served
     assert list(files.glob("facemodels-app-*"))
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # as Ctrl-C, which a shell's background processes are deaf to
     assert process.wait(60) == 0
     assert list(files.glob("facemodels-app-*")) == []
