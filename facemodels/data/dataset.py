@@ -171,7 +171,9 @@ class PreparedSet:
             )
 
     def split(self, split: str) -> datasets.Dataset:
-        """The rows of `split` ("train" or "test") in their order on disk."""
+        """The rows of `split` ("train", "test" or "all") in their order on disk."""
+        if split == "all":
+            return self.table
         rows = [number for number, value in enumerate(self.table["split"]) if value == split]
         return self.table.select(rows)
 

@@ -111,7 +111,7 @@ def encode_pictures(
 
 def pictures_of(rows: datasets.Dataset) -> UInt8[Tensor, "n 3 h w"]:
     """The pictures of rows of a prepared set, and nothing else of them: 10,000 take 130 MB."""
-    return torch.cat(list(_decoded(rows)))
+    return torch.cat(list(picture_batches(rows)))
 
 
 def as_floats(pictures: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
@@ -119,7 +119,8 @@ def as_floats(pictures: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]) -> 
     return pictures if pictures.is_floating_point() else pictures.float() / 255
 
 
-def _decoded(rows: datasets.Dataset) -> Iterator[Tensor]:
+def picture_batches(rows: datasets.Dataset) -> Iterator[UInt8[Tensor, "some 3 h w"]]:
+    """The same batch by batch, each as it is read, for sets of any size."""
     images = rows.select_columns(["image"])
     for part in batches(len(images)):
         stack = np.stack([np.asarray(row["image"]) for row in images.select(range(part.start, part.stop))])  # type: ignore[call-overload]

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder
 from facemodels.codes import Codes
-from facemodels.editing import exchanged as exchanged
 from facemodels.evaluation.measures import Codings, batches
 
 

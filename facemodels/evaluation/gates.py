@@ -11,8 +11,8 @@ from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces
-from facemodels.editing import EDITABLE
-from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
+from facemodels.editing import EDITABLE, exchanged
+from facemodels.evaluation.exchange import composite, donors, paint, spread
 from facemodels.evaluation.measures import Codings
 
 _STEPS = (1, 2, 3, 4)  # other photos with which each background is compared

@@ -13,7 +13,6 @@ Who owns Multi-PIE, KDEF or RaFD writes one table and can run the paper's own pr
     table_one(encode_pictures(named_codes(model), faces.pictures), faces.labels)
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from facemodels.data.detection import find_face
 from facemodels.data.pool import ordered_map
 from facemodels.errors import InputError
 from facemodels.evaluation.coders import pictures_of
+from facemodels.evaluation.tables import read_table
 from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector
 from facemodels.progress import progress_bar
 
@@ -44,7 +44,6 @@ _COLUMNS = {
 """Where synthetic sets hold the labels of factors; the first column that there is counts."""
 
 _PATHS = ("path", "file")
-_BETWEEN = (",", ";", "\t")  # spreadsheets of some countries separate by semicolons
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def labels_of(prepared: PreparedSet, split: str = "all") -> LabelledFaces:
     Raises:
         InputError: The set holds no labels, or no faces of the split.
     """
-    rows = prepared.table if split == "all" else prepared.split(split)
+    rows = prepared.split(split)
     if len(rows) == 0:
         raise InputError(f"{prepared.path} holds no faces of the split {split!r}; prepare it from more photos")
     found = {
@@ -166,17 +165,10 @@ def read_labelled(
 
 def _read_table(table: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Paths, and labels by column."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=max(_BETWEEN, key=header.count)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{table} cannot be read as CSV ({error}); give a table with the columns path, identity, expression, pose"
-        ) from error
+    wanted = "the columns path, identity, expression, pose"
+    rows = read_table(table, wanted)
     if not rows:
-        raise InputError(f"{table} has no rows; give a table with the columns path, identity, expression, pose")
+        raise InputError(f"{table} has no rows; give a table with {wanted}")
     columns = [name for name in rows[0] if name]
     where = next((name for name in _PATHS if name in columns), None)
     factors = [name for name in columns if name not in _PATHS]

@@ -1,6 +1,5 @@
 """What the sections of the report are made of: faces, labels, pairs to edit, and the codes of us and the baselines."""
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from facemodels.evaluation.coders import Array, encode_pictures, pictures_of
 from facemodels.evaluation.exchange import donors, spread
 from facemodels.evaluation.measures import Codings, batches, encode_all
 from facemodels.evaluation.readers import PersonReader, Readers, teach_reader
+from facemodels.evaluation.tables import read_table
 from facemodels.morphable import MorphableModel
 from facemodels.networks.verification import Verifier
 from facemodels.rendering import matrix_to_euler
@@ -249,9 +249,8 @@ class Material:
     @cached_property
     def factors(self) -> list[FaceFactors]:
         """The exact factors of synthetic faces."""
-        by_name: dict[str, FaceFactors] = {}
-        for split in ("train", "test") if self.split == "all" else (self.split,):
-            by_name |= zip(self.prepared.split(split)["name"][:], factors_of(self.prepared, split), strict=True)
+        names = self.prepared.split(self.split)["name"][:]
+        by_name = dict(zip(names, factors_of(self.prepared, self.split), strict=True))
         return [by_name[name] for name in self.rows["name"][:]]
 
 
@@ -316,13 +315,7 @@ def _from_columns(rows: datasets.Dataset, info: Mapping) -> dict[str, np.ndarray
 
 
 def _from_table(rows: datasets.Dataset, path: Path, label: str) -> dict[str, np.ndarray]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} cannot be read as CSV ({error}); give a table with a column file and labels"
-        ) from error
+    lines = read_table(path, "a column file and labels")
     columns = set(lines[0]) if lines else set()
     key = next((name for name in _FILES if name in columns), None)
     wanted = {name: name for name in FACTORS if name in columns}

@@ -12,8 +12,8 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.codes import Codes
 from facemodels.data.dataset import Faces
-from facemodels.editing import EDITABLE, turn_in_place
-from facemodels.evaluation.exchange import composite, donors, exchanged, paint, spread
+from facemodels.editing import EDITABLE, exchanged, turn_in_place
+from facemodels.evaluation.exchange import composite, donors, paint, spread
 from facemodels.evaluation.measures import Codings, batches
 from facemodels.evaluation.targets import person_auc
 from facemodels.networks.verification import Verifier

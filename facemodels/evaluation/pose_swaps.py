@@ -8,8 +8,8 @@ from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.data.dataset import Faces
-from facemodels.editing import turn_in_place
-from facemodels.evaluation.exchange import donors, exchanged, paint, spread
+from facemodels.editing import exchanged, turn_in_place
+from facemodels.evaluation.exchange import donors, paint, spread
 from facemodels.evaluation.measures import (
     Codings,
     angle_between,

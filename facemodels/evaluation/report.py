@@ -1,6 +1,5 @@
 """All measures of a network on a prepared set, as figures and as lines to read, beside what we set out to reach."""
 
-import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from facemodels.codes import Codes
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.errors import InputError
 from facemodels.evaluation.appearance import turn_of_appearance
+from facemodels.evaluation.coders import as_floats, picture_batches
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.gates import gates
-from facemodels.evaluation.measures import Codings, batches, encode_all, reconstruction, without_context
+from facemodels.evaluation.measures import Codings, encode_all, reconstruction, without_context
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 from facemodels.evaluation.pose_swaps import cycle, in_other_pose, pose_shares
 from facemodels.evaluation.swaps import PixelJudge, swap_rates
+from facemodels.evaluation.tables import read_table
 from facemodels.networks.verification import Verifier
 
 _SWAPPED = 300  # faces whose codes are exchanged one by one
@@ -199,7 +200,7 @@ def evaluate(
         InputError: The split is empty, or the labels or the size do not fit the set.
     """
     prepared.require_size(model.config.size)
-    rows = _rows(prepared, split)
+    rows = prepared.split(split)
     if len(rows) == 0:
         raise InputError(f"{prepared.path} holds no faces of the split {split!r}; prepare it from more photos")
     known = Labels.of(prepared, split, labels, label)
@@ -287,7 +288,7 @@ class Labels:
         Raises:
             InputError: The file cannot be read, lacks a column, or lacks a face.
         """
-        rows = _rows(prepared, split)
+        rows = prepared.split(split)
         if path is None:
             columns = rows.column_names
             shown = np.array(rows["emotion"][:]) == "happy" if "emotion" in columns else None
@@ -320,21 +321,12 @@ def read_labels(path: Path, label: str) -> dict[str, dict[str, str]]:
     Raises:
         InputError: The file cannot be read or lacks a column.
     """
-    try:
-        with Path(path).open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} cannot be read as CSV ({error}); give a table with the columns file and {label}"
-        ) from error
+    wanted = f"the columns file and {label}"
+    rows = read_table(path, wanted)
     missing = [name for name in ("file", label) if not rows or name not in rows[0]]
     if missing:
-        raise InputError(f"{path} has no column {' or '.join(missing)}; give a table with the columns file and {label}")
+        raise InputError(f"{path} has no column {' or '.join(missing)}; give a table with {wanted}")
     return {row["file"]: row for row in rows}
-
-
-def _rows(prepared: PreparedSet, split: str) -> datasets.Dataset:
-    return prepared.table if split == "all" else prepared.split(split)
 
 
 def _both(labels: np.ndarray) -> bool:
@@ -355,13 +347,7 @@ def _partner_poses(
 @torch.no_grad()
 def _codes(model: NeuroTensorialAutoencoder, rows: datasets.Dataset, device: torch.device) -> Codes:
     """Codes of the photos of a set, without their context."""
-    codes = []
-    for part in batches(len(rows)):
-        some = rows.select(range(part.start, part.stop)).select_columns(["image"])
-        photos = np.stack([np.asarray(row["image"]) for row in some])  # type: ignore[call-overload]
-        images = torch.from_numpy(photos).movedim(3, 1).contiguous().to(device).float() / 255
-        codes.append(without_context(model.encode(images)))
-    return Codes.cat(codes)
+    return Codes.cat(without_context(model.encode(as_floats(part.to(device)))) for part in picture_batches(rows))
 
 
 def _pairs(persons: np.ndarray | None) -> int:

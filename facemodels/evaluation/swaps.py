@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.evaluation.exchange import composite, exchanged, paint
+from facemodels.editing import exchanged
+from facemodels.evaluation.exchange import composite, paint
 from facemodels.evaluation.measures import Codings
 
 _SIDE = 32  # pixels of the pictures that the judge sees

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from facemodels.editing import exchanged
 from facemodels.evaluation import encode_all, gates
-from facemodels.evaluation.exchange import composite, donors, exchanged, paint
+from facemodels.evaluation.exchange import composite, donors, paint
 from facemodels.evaluation.gates import background_knows_face, leak, moved_by
 
 
