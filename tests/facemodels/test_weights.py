@@ -1,5 +1,6 @@
 """The network that comes with the package."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,13 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def images():
-    faces = [torch.from_numpy(face["image"]).permute(2, 0, 1) for face in synthesise(8, seed=5, images_per_person=1)]
-    return torch.stack(faces).float() / 255
+def faces():
+    return list(synthesise(16, seed=5, images_per_person=1))
+
+
+@pytest.fixture(scope="module")
+def images(faces):
+    return torch.stack([torch.from_numpy(face["image"]).permute(2, 0, 1) for face in faces]).float() / 255
 
 
 def test_is_small_and_has_a_card():
@@ -28,16 +33,19 @@ def test_is_small_and_has_a_card():
 
 
 def test_reconstructs_rendered_faces(network, images):
-    picture = network.decode(network.encode(images)).image
-    error = (picture - images).square().mean()
-    assert -10 * error.log10() > 20  # dB
+    errors = (network.decode(network.encode(images)).image - images).square().mean((1, 2, 3))
+    assert (-10 * errors.log10()).mean() > 23.5  # dB, the target of a network trained for two hours on a CPU
 
 
-def test_its_shapes_are_those_of_the_built_in_model(network, images):
-    shape = network.decode(network.encode(images)).shape
-    mean = MorphableModel.procedural().mean
-    assert shape is not None and shape.shape == (8, *mean.shape)
-    assert (shape - mean).norm(dim=-1).mean() < 10  # mm
+def test_its_shapes_are_nearer_than_the_mean_face(network, faces, images):
+    model = MorphableModel.procedural()
+    identity, expression = (
+        torch.tensor(np.stack([face[name] for face in faces])) for name in ("identity", "expression")
+    )
+    true = model.vertices(identity.float(), expression.float())
+    found = network.decode(network.encode(images)).shape
+    assert found is not None and found.shape == true.shape
+    assert (found - true).norm(dim=-1).mean() < (model.mean - true).norm(dim=-1).mean()
 
 
 def test_stands_in_where_there_is_no_run(tmp_path, monkeypatch, capsys):
