@@ -369,8 +369,7 @@ def edit(
         if isinstance(target, Failure):
             if alone:
                 raise InputError(target.reason)
-            print(f"facemodels: {target.reason}", file=sys.stderr)
-            failed.append(target)
+            _name_failure(target, failed)
             continue
         one = edit_photo(network, own, target, edits)
         edited.append(one)
@@ -380,13 +379,10 @@ def edit(
             baselines.append({name: morphable_edit(fitted, donor, name, morphable)[0] for name in known})
         for label in (["together"] if "together" in edits else factors) if paste else []:
             print(f"wrote {write_pasted(photo, one, label, own, out, detail=detail, number=len(edited))}")
-    if not edited:
-        raise InputError(f"none of the {len(failed)} targets can be used; each was named above")
+    _check_some(edited, failed, "targets")
     save_picture(photo_edits_sheet(crop[0], own.image[0], edited, baselines), out)
     print(f"wrote {out}")
-    if failed:
-        print(f"{len(failed)} of {len(failed) + len(edited)} targets were left out", file=sys.stderr)
-        raise typer.Exit(_PARTLY)
+    _end_batch(edited, failed, "targets")
 
 
 @app.command()
@@ -730,8 +726,7 @@ def reconstruct(
     done, failed, taken = [], [], set()
     for photo in _noted(load_photos(photos, detector, size=network.config.size, face=face), face, "--face"):
         if isinstance(photo, Failure):
-            print(f"facemodels: {photo.reason}", file=sys.stderr)
-            failed.append(photo)
+            _name_failure(photo, failed)
             continue
         one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo, wanted=shape)
         name = _new_name(Path(photo.name).stem, taken)
@@ -741,13 +736,10 @@ def reconstruct(
                 files.append(write_turntable(mesh, out / f"{name}-{kind}-turntable.{turntable}"))
             print("wrote " + ", ".join(map(str, files)), flush=True)
         done.append(one)
-    if not done:
-        raise InputError(f"none of the {len(failed)} photos can be used; each was named above")
+    _check_some(done, failed, "photos")
     save_picture(reconstruction_sheet(done[:_SHOWN], morphable_of(network)), out / "reconstruction.png")
     print(f"wrote {out / 'reconstruction.png'}")
-    if failed:
-        print(f"{len(failed)} of {len(failed) + len(done)} photos were left out", file=sys.stderr)
-        raise typer.Exit(_PARTLY)
+    _end_batch(done, failed, "photos")
 
 
 @app.command("app")
@@ -780,6 +772,24 @@ def _check_choices(what: str, given: Sequence[str], known: Sequence[str]) -> Non
     for name in given:
         if name not in known:
             raise InputError(f"there is no {what} {name!r}; choose one of {', '.join(known)}")
+
+
+def _name_failure(failure: Any, failed: list[Any]) -> None:
+    """Say why a photo of many is left out; the others go on."""
+    print(f"facemodels: {failure.reason}", file=sys.stderr)
+    failed.append(failure)
+
+
+def _check_some(done: Sequence[Any], failed: Sequence[Any], what: str) -> None:
+    if not done:
+        raise InputError(f"none of the {len(failed)} {what} can be used; each was named above")
+
+
+def _end_batch(done: Sequence[Any], failed: Sequence[Any], what: str) -> None:
+    """Status 1 if some of many were left out."""
+    if failed:
+        print(f"{len(failed)} of {len(failed) + len(done)} {what} were left out", file=sys.stderr)
+        raise typer.Exit(_PARTLY)
 
 
 def _new_name(name: str, taken: set[str]) -> str:
