@@ -31,6 +31,9 @@ def test_round_trip(prepared):
         assert (face.mask[0].numpy() == row["mask"]).all()
         assert (face.turned_image.permute(1, 2, 0).numpy() == row["turned_image"]).all()
         assert (face.turned_weight[0].numpy() == row["turned_weight"]).all()
+        assert (face.swapped_image.permute(1, 2, 0).numpy() == row["swapped_image"]).all()
+        assert (face.swapped_weight[0].numpy() == row["swapped_weight"]).all()
+        assert face.swapped_row == number ^ 1
         assert np.allclose(face.identity, row["identity"]) and np.allclose(face.rotation, row["rotation"])
         assert bool(face.frontal) == row["frontal"]
 
@@ -46,6 +49,30 @@ def test_limit_and_rows(prepared):
     assert len(faces[1:3]) == 2
     assert faces.pictures().max() <= 1 and set(faces.masks().unique().tolist()) == {0.0, 1.0}
     assert isinstance(faces.to("cpu"), Faces)
+
+
+def test_faces_whose_lender_is_not_there_have_no_weight(tmp_path, morphable):
+    rows = [dict(row) for row in make_rows(6)]
+    for row, lender in zip(
+        rows, ("000001.jpg", "000003.jpg", "", "000009.jpg", "000000.jpg", "000002.jpg"), strict=True
+    ):
+        row["swapped_partner"] = lender
+    faces = write_prepared(tmp_path / "set", rows, morphable, {}).faces("train")
+    assert faces.swapped_row.tolist() == [1, 3, 2, 3, 0, 2]
+    weighted = faces.swapped_weight.flatten(1).any(1).tolist()
+    assert weighted == [True, True, False, False, True, True]
+    left = faces.usable(torch.tensor([True, False, True, True, True, True]))
+    assert left.swapped_row.tolist() == [0, 1, 2, 0, 1] and len(left) == 5
+    assert left.swapped_weight.flatten(1).any(1).tolist() == [False, False, False, True, True]
+    assert torch.equal(left.image, faces.image[[0, 2, 3, 4, 5]])
+
+
+def test_a_photo_lends_its_expression_and_not_its_mirror_image(tmp_path, morphable):
+    rows = [dict(row) for row in make_rows(4)]
+    rows[2]["name"] = rows[0]["name"]
+    rows[3]["swapped_partner"] = rows[0]["name"]
+    faces = write_prepared(tmp_path / "set", rows, morphable, {}).faces("train")
+    assert faces.swapped_row[3] == 0
 
 
 def test_labels_of_evaluation_are_not_among_the_tensors(tmp_path, morphable):
@@ -89,11 +116,11 @@ def test_size_is_that_of_the_pictures(tmp_path, morphable, size):
 
 
 def test_a_set_of_an_older_format_is_refused(tmp_path, morphable):
-    new = ("turned_image", "turned_weight", "turned_partner")
+    new = ("swapped_image", "swapped_weight", "swapped_partner")
     rows = ({name: value for name, value in row.items() if name not in new} for row in make_rows(2))
     with pytest.raises(
         InputError,
-        match="lacks the columns turned_image, turned_weight, turned_partner; prepare it again with this version",
+        match="lacks the columns swapped_image, swapped_weight, swapped_partner; prepare it again with this version",
     ):
         write_prepared(tmp_path / "set", rows, morphable, {})
 

@@ -208,6 +208,27 @@ def test_turned_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morp
     assert term("turned_face", decoded, hidden, morphable) == 0
 
 
+def test_swapped_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morphable):
+    weight = torch.rand_like(truth.swapped_weight)
+    truth = dataclasses.replace(truth, swapped_weight=weight)
+    error = (decoded.swapped.image - truth.swapped_image).double().numpy()
+    expected = ((abs(error) + error**2) * weight.numpy()).sum() / (3 * weight.numpy().sum())
+    assert term("swapped_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_swapped_face_has_the_lenders_expression_and_nothing_else_of_it(model, faces, training_config, morphable):
+    weights = dataclasses.replace(training_config.weights, swapped_face=1.0)
+    step = TrainingStep(model, dataclasses.replace(training_config, weights=weights), morphable)
+    model.eval()
+    truth = truth_from_faces(faces, model.shape_target, faces.expression[PARTNER], TURNED)
+    lenders = faces.image[faces.swapped_row][TURNED].float() / 255
+    with torch.no_grad():
+        decoded = step._decode(faces, truth, PARTNER, TURNED, SURROUND, lenders)
+        own, lent = model.perceive(truth.image[TURNED]), model.perceive(lenders)
+        expected = model.paint(own.pose, lent.expression, own.identity, own.light)
+    assert_close(decoded.swapped.image, expected.image)
+
+
 def test_background_is_judged_behind_the_face_alone(decoded, truth, morphable):
     mask = truth.mask[SURROUND]
     elsewhere = dataclasses.replace(decoded, background=decoded.background + (1 - mask) * 9)
