@@ -44,7 +44,7 @@ class Truth:
         swapped_shape: Target for the expression of another face of the batch, see `Decoded.partner`.
         turned_rotation, turned_mask, turned_normals: Renders of the faces `Decoded.turned_rows` in another pose.
         turned_image, turned_weight: The photos carried to that pose, and how far each pixel is known.
-        swapped_image, swapped_weight: The same photos carried to the expression of another face.
+        swapped_image, swapped_weight: The same faces with the expression of another, and where they are known.
     """
 
     image: Float[Tensor, "n 3 h w"]
@@ -349,10 +349,7 @@ class TurnedFace:
 
 
 class SwappedFace:
-    """Absolute and squared error of the face with another's expression, against the photo carried to that expression.
-
-    The inside of a mouth that opens is unknown and left to what the network knows of mouths.
-    """
+    """Absolute and squared error of the face with another's expression, against its render, where there is one."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
         assert decoded.swapped is not None

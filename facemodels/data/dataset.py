@@ -24,10 +24,14 @@ Columns (one row per face, h = w = 64 or the size that was asked for; pixels of 
     turned_weight    PNG grey    how far turned_image is known: 255 seen in the photo, less where only the other side of
                                  the face was seen, 0 where neither was and off the face; (0, 0, 0) in turned_image
     turned_partner   string      name of the face of the same split whose pose it is; "" if none has it
-    swapped_image    PNG RGB     the photo carried to the expression of another face; synthetic faces are drawn anew
-    swapped_weight   PNG grey    how far swapped_image is known, as above; the inside of a mouth is not
-    swapped_partner  string      name of the face of the same split whose expression it is; "" if none is known, and
-                                 then nothing of swapped_image is used
+
+Sets of synthetic faces may have these columns; photos do not, as no fit tells how a photo would look with another
+expression (one carried to it by the fit keeps the folds of its own, and teaches that the identity code smiles):
+
+    swapped_image    PNG RGB     the same face in the own pose with the expression of another
+    swapped_weight   PNG grey    255 on the face
+    swapped_partner  string      name of the face of the same split whose expression it is; "" if that one is not in the
+                                 set, and then nothing of swapped_image is used
 
 Sets made from photos have these columns, too:
 
@@ -46,7 +50,7 @@ Further columns (labels for evaluation such as `person` or `emotion`) may follow
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +86,6 @@ REQUIRED_COLUMNS = (
     "turned_image",
     "turned_weight",
     "turned_partner",
-    "swapped_image",
-    "swapped_weight",
-    "swapped_partner",
 )
 _PICTURES = (
     "image",
@@ -109,7 +110,8 @@ class Faces(Rows):
 
     Attributes:
         swapped_row: Which face of all that were read lends its expression to `swapped_image`; it counts in the whole,
-            also where some rows were taken since. Faces without such a one name themselves and have no weight.
+            also where some rows were taken since. Faces without such a one name themselves and have no weight, as all
+            faces of a set that has no such pictures.
 
     The others are the columns of their names.
     """
@@ -246,11 +248,9 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
     def numbers(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(np.asarray(rows[name]), dtype=dtype)
 
-    names = list(rows["name"])
-    first = {name: row for row, name in reversed(list(enumerate(names)))}  # the photo, not its mirror image
-    lenders = torch.tensor([first.get(name, -1) for name in rows["swapped_partner"]])
+    image = channels_first("image")
     return Faces(
-        image=channels_first("image"),
+        image=image,
         normals=decode_normals(channels_first("normals")),
         mask=channels_first("mask"),
         rotation=numbers("rotation"),
@@ -263,10 +263,27 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
         turned_mask=channels_first("turned_mask"),
         turned_image=channels_first("turned_image"),
         turned_weight=channels_first("turned_weight"),
-        swapped_image=channels_first("swapped_image"),
-        swapped_weight=channels_first("swapped_weight") * (lenders >= 0)[:, None, None, None],
-        swapped_row=torch.where(lenders >= 0, lenders, torch.arange(len(names))),
+        **_swapped(rows, image, channels_first),
     )
+
+
+def _swapped(rows: datasets.Dataset, image: Tensor, channels_first: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    own = torch.arange(len(rows))
+    if "swapped_image" not in rows.column_names:  # views that take no memory
+        nothing = image.new_zeros(1, 1, 1, 1)
+        return {
+            "swapped_image": nothing.expand_as(image),
+            "swapped_weight": nothing.expand_as(image[:, :1]),
+            "swapped_row": own,
+        }
+    place = {name: row for row, name in enumerate(rows["name"])}
+    lenders = torch.tensor([place.get(name, -1) for name in rows["swapped_partner"]])
+    known = lenders >= 0
+    return {
+        "swapped_image": channels_first("swapped_image"),
+        "swapped_weight": channels_first("swapped_weight") * known[:, None, None, None],
+        "swapped_row": torch.where(known, lenders, own),
+    }
 
 
 def encode_normals(normals: Int8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:

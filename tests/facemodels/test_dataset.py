@@ -67,12 +67,13 @@ def test_faces_whose_lender_is_not_there_have_no_weight(tmp_path, morphable):
     assert torch.equal(left.image, faces.image[[0, 2, 3, 4, 5]])
 
 
-def test_a_photo_lends_its_expression_and_not_its_mirror_image(tmp_path, morphable):
-    rows = [dict(row) for row in make_rows(4)]
-    rows[2]["name"] = rows[0]["name"]
-    rows[3]["swapped_partner"] = rows[0]["name"]
+def test_sets_without_swapped_faces(tmp_path, morphable):
+    rows = ({name: value for name, value in row.items() if "swapped" not in name} for row in make_rows(3))
     faces = write_prepared(tmp_path / "set", rows, morphable, {}).faces("train")
-    assert faces.swapped_row[3] == 0
+    assert faces.swapped_row.tolist() == [0, 1, 2]
+    assert faces.swapped_image.shape == faces.image.shape and faces.swapped_weight.shape == faces.mask.shape
+    assert not faces[torch.tensor([0, 2])].swapped_weight.any()
+    assert faces.swapped_image.untyped_storage().nbytes() < 10
 
 
 def test_labels_of_evaluation_are_not_among_the_tensors(tmp_path, morphable):
@@ -116,11 +117,11 @@ def test_size_is_that_of_the_pictures(tmp_path, morphable, size):
 
 
 def test_a_set_of_an_older_format_is_refused(tmp_path, morphable):
-    new = ("swapped_image", "swapped_weight", "swapped_partner")
+    new = ("turned_image", "turned_weight", "turned_partner")
     rows = ({name: value for name, value in row.items() if name not in new} for row in make_rows(2))
     with pytest.raises(
         InputError,
-        match="lacks the columns swapped_image, swapped_weight, swapped_partner; prepare it again with this version",
+        match="lacks the columns turned_image, turned_weight, turned_partner; prepare it again with this version",
     ):
         write_prepared(tmp_path / "set", rows, morphable, {})
 

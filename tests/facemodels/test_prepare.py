@@ -209,21 +209,6 @@ class TestPrepare:
         names = prepared.table["name"][:]
         assert prepared.table["turned_partner"][:] == [names[number] for number in partner.tolist()]
 
-    def test_expressions_come_from_the_same_split(self, prepared):
-        names, lenders = prepared.table["name"][:], prepared.table["swapped_partner"][:]
-        rows = torch.tensor([names.index(lender) for lender in lenders])
-        assert rows[:32].max() < 32 and rows[32:].min() >= 32 and len(set(lenders)) > 10
-        assert (prepared.faces("train").swapped_row == rows[:32]).all()
-
-    def test_photos_are_carried_to_the_expression_of_their_lenders(self, prepared):
-        faces = prepared.faces("train")
-        unknown = (faces.swapped_weight == 0).expand_as(faces.swapped_image)
-        assert (faces.swapped_image[unknown] == 0).all()
-        assert set(faces.swapped_weight.unique().tolist()) <= {0, 51, 255}
-        seen = faces.swapped_weight == 255
-        assert (seen & (faces.mask > 0)).sum() > 0.8 * (faces.mask > 0).sum()  # in the own pose, nearly all is known
-        assert abs(faces.swapped_image[seen.expand_as(faces.swapped_image)].float().mean() - 130) < 15
-
     def test_photos_are_carried_to_the_pose_of_their_partners(self, prepared):
         faces = prepared.faces("train")
         assert faces.turned_image.shape == faces.image.shape and faces.turned_weight.shape == faces.turned_mask.shape
