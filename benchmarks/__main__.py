@@ -148,9 +148,14 @@ def _path(options: argparse.Namespace) -> Path:
 
     from benchmarks import results
 
+    if options.results:
+        return options.results
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("benchmarks: no CUDA device; leave out --device cuda (`make bench`) to measure the CPU")
-    return options.results or results.path_for(results.device_name(options.device))
+        raise ValueError(
+            "benchmarks: no CUDA device; leave out --device cuda (`make bench`) to measure the CPU, or name a GPU's CSV"
+            " with --results to draw its tables"
+        )
+    return results.path_for(results.device_name(options.device))
 
 
 def _rows(options: argparse.Namespace) -> list[dict[str, str]]:

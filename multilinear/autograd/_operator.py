@@ -75,7 +75,7 @@ class MultilinearOperator:
     def __call__(self, *tensors: Tensor) -> Tensor:
         """`forward(*tensors)`, differentiable."""
         check_backend(self._kind, tensors[0])
-        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
+        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors), tensors[0]):
             return self.formula(*tensors)
         if functorch_active():
             return self.formula(*tensors) if torch.compiler.is_compiling() else self._function.apply(*tensors)
@@ -84,7 +84,7 @@ class MultilinearOperator:
     def backward(self, gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
         """`backward(gradient, tensors, needed)`, differentiable."""
         needed = [bool(need) for need in needed]
-        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
+        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors), tensors[0]):
             return self.backward_formula(gradient, tensors, needed)
         if functorch_active():
             if torch.compiler.is_compiling():

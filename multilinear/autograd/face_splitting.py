@@ -193,7 +193,8 @@ def face_splitting(factors: Sequence[Tensor]) -> Tensor:
 
 def khatri_rao(matrices: Sequence[Tensor]) -> Tensor:
     """Any number of matrices `(k_m, n)`: the same operator with the samples in columns."""
-    if takes_formula("face_splitting", matrices[0].shape[-1] * count([matrix.shape[-2] for matrix in matrices])):
+    size = matrices[0].shape[-1] * count([matrix.shape[-2] for matrix in matrices])
+    if takes_formula("face_splitting", size, matrices[0]):
         return _product(matrices, 1)
     return face_splitting([matrix.mT for matrix in matrices]).mT
 

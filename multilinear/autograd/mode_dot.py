@@ -96,5 +96,5 @@ def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
         return OPERATOR(tensor, matrix)
     left, right = tensor.shape[:mode], tensor.shape[mode + 1 :]
     merged = tensor.reshape(left.numel(), tensor.shape[mode], right.numel())
-    outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix))
+    outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix), tensor)
     return (forward if outer else OPERATOR)(merged, matrix).reshape(*left, matrix.shape[0], *right)

@@ -36,7 +36,7 @@ def is_supported(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool
         and core.dtype in (torch.float32, torch.float64)
         and all(x.dtype == core.dtype for x in operands)
         and len(inputs) <= multilinear_map.LARGEST
-        and not takes_formula("multilinear_loss", multilinear_map.elements(core, *inputs))
+        and not takes_formula("multilinear_loss", multilinear_map.elements(core, *inputs), core)
     )
 
 

@@ -54,7 +54,8 @@ MUTANTS = {
         ("and all(x.dtype == core.dtype for x in operands)", ""),
     ],
     "autograd/_dispatch.py": [
-        ("elements < SMALL[operator]", "elements >= SMALL[operator]"),
+        ("elements < small[operator]", "elements >= small[operator]"),
+        ("SMALL_ON_CUDA if tensor.is_cuda else SMALL", "SMALL if tensor.is_cuda else SMALL_ON_CUDA"),
         ('return _backend == "autodiff"', "return False"),
         ("_backend = previous", "pass"),
         ("type(tensor) in (Tensor, Parameter)", "True"),
