@@ -12,6 +12,7 @@ A kernel runs at the sizes at which it was measured to be the fastest, and where
 (`KERNELS`). `use("triton")` asks for it whatever the size.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -91,11 +92,22 @@ def backend() -> Backend:
     return _backend
 
 
-def takes_formula(operator: str, elements: int) -> bool:
-    """Whether torch's tape should differentiate the forward formula of a problem of this size."""
+def takes_formula(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:
+    """Whether torch's tape should differentiate the forward formula of a problem of this size.
+
+    Not for tensors that are split over processes: the operator sums small gradients over them, the tape large products.
+    """
     if _backend == "auto":
-        return not torch.compiler.is_compiling() and elements < SMALL[operator]
+        return elements < SMALL[operator] and not torch.compiler.is_compiling() and not is_distributed(tensors)
     return _backend == "autodiff"
+
+
+def is_distributed(tensors: Sequence[Tensor]) -> bool:
+    """Whether one of the tensors is a DTensor. Does not import what defines them: without it there are none."""
+    if all(type(tensor) in (Tensor, Parameter) for tensor in tensors) or torch.compiler.is_compiling():
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
 
 
 def takes_kernel(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:

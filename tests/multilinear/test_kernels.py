@@ -351,7 +351,7 @@ class TestOnDevice:
         factors = [x.requires_grad_() for x in tensors([(7, 3)] * order, torch.float32, "cuda", layout)]
         torch.library.opcheck(operator._operator, factors)
         (gradient,) = tensors([(7, 3**order)], torch.float32, "cuda", layout)
-        arguments = (gradient.requires_grad_(), *factors, [True] * order)
+        arguments = (gradient.requires_grad_(), *factors, to_bits([True] * order))
         torch.library.opcheck(operator._backward_operator, arguments)
 
     @pytest.mark.backend("triton")
