@@ -4,7 +4,6 @@ Every piece of work is a function of a device mesh that returns tensors; the tes
 and those of none. Processes are forked from a server that has imported torch already.
 """
 
-
 import multiprocessing
 import os
 
@@ -32,7 +31,9 @@ from multilinear.distributed import OutputParallel, report_lost_process
 from multilinear.nn import CPCore, Multilinear, TuckerCore
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["split_work"])
+CONTEXT.set_forkserver_preload(
+    ["multilinear.distributed", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"]
+)
 DEADLINE = 300.0  # seconds that a process may take on a busy machine
 
 CORES: dict[str, Any] = {
@@ -65,10 +66,10 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def one_step(layer: torch.nn.Module, loss: Tensor, **results: Tensor) -> dict[str, Tensor]:
+def one_step(layer: torch.nn.Module, objective: Tensor, **results: Tensor) -> dict[str, Tensor]:
     """Backward pass, clipping and a step of AdamW: everything that has changed."""
     optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.1)
-    loss.backward()
+    objective.backward()
     for name, parameter in layer.named_parameters():
         results[f"gradient of {name}"] = whole(parameter.grad)
     results["norm"] = whole(torch.nn.utils.clip_grad_norm_(layer.parameters(), 0.5))
@@ -117,7 +118,8 @@ def step_of_layer(mesh: Any, core: str, layout: str, outputs: int) -> dict[str, 
 
 def layers(mesh: Any) -> dict[str, dict[str, Tensor]]:
     """All cores and layouts; 10 rows over 4 processes are 3, 3, 3 and 1, 5 rows are 2, 2, 1 and none."""
-    cases = [(core, layout, 10) for core in CORES for layout in LAYOUTS] + [("full", "outputs split", 5)]
+    cases = [("full", layout, 10) for layout in LAYOUTS] + [("full", "outputs split", 5)]
+    cases += [(core, "samples split", 10) for core in CORES if core != "full"]
     return {f"{core} | {layout} | {k}": step_of_layer(mesh, core, layout, k) for core, layout, k in cases}
 
 
@@ -130,7 +132,6 @@ def functions(mesh: Any) -> dict[str, dict[str, Tensor]]:
         "rows": (Shard(0), Replicate(), Shard(1)),
         "rows, samples": (Shard(0), Shard(0), Shard(0)),
         "samples": (Replicate(), Shard(0), Shard(0)),
-        "whole": (Replicate(), Replicate(), Replicate()),
         "columns": (Shard(1), Replicate(), Replicate()),
         "sum": (Partial(), Replicate(), Replicate()),
     }
@@ -142,10 +143,13 @@ def functions(mesh: Any) -> dict[str, dict[str, Tensor]]:
         operands = [split.detach().requires_grad_(), *inputs]
         goal = distribute_tensor(target, mesh, [of_target])
         results[f"{name}: loss"] = derivatives(lambda c, *z, t=goal: ml.multilinear_loss(t, c, z), operands)
-        results[f"{name}: mean"] = derivatives(
-            lambda c, *z, t=goal: ml.multilinear_loss(t, c, z, reduction="mean"), operands
+        results[f"{name}: map"] = derivatives(
+            lambda c, *z, t=goal: (ml.multilinear_map(c, z) - t).pow(3).sum(), operands
         )
-        results[f"{name}: map"] = derivatives(lambda c, *z, t=goal: (ml.multilinear_map(c, z) - t).pow(3).sum(), operands)
+        if name != "rows":
+            continue
+        mean = lambda c, *z, t=goal: ml.multilinear_loss(t, c, z, reduction="mean")  # noqa: E731
+        results[f"{name}: mean"] = derivatives(mean, operands)
         vector = distribute_tensor(z2[0], mesh, [Replicate()]).requires_grad_()
         constant = [operands[0], operands[1], vector]
         results[f"{name}: constant"] = derivatives(lambda c, *z: ml.multilinear_map(c, z).pow(3).sum(), constant)
@@ -188,7 +192,7 @@ def drawn(mesh: Any) -> dict[str, dict[str, Tensor]]:
     results = {}
     for name, core in CORES.items():
         torch.manual_seed(7)
-        layer = Multilinear((12, 20), 40 if core == "full" or name != "tucker, outputs not factored" else 10, True, core, device="meta")
+        layer = Multilinear(SIZES, 10, bias=True, core=core, device="meta")
         parallelize_module(layer, mesh, OutputParallel())
         layer.to_empty(device="cpu").reset_parameters()
         results[name] = {key: whole(value) for key, value in layer.named_parameters()}
@@ -196,42 +200,58 @@ def drawn(mesh: Any) -> dict[str, dict[str, Tensor]]:
 
 
 def plane(mesh: Any, kind: str) -> dict[str, dict[str, Tensor]]:
-    """A mesh of data x core, each process column with samples of its own: FSDP2, or DDP."""
+    """A mesh of data x core, in which each row has samples of its own: two steps of FSDP2 or DDP."""
     results = {}
     both = init_device_mesh("cpu", (2, mesh.size() // 2), mesh_dim_names=("data", "core"))
+    data_mesh, core_mesh = both["data"], both["core"]
     for outputs in (10, 9):
         inputs, target = data(outputs)
-        rank = both["data"].get_local_rank()
+        rank = data_mesh.get_local_rank()
         inputs, target = [z.chunk(2)[rank].clone().requires_grad_() for z in inputs], target.chunk(2)[rank]
-        layer = parallelize_module(
-            make_layer("full", outputs), both["core"], OutputParallel(output_layouts=Replicate())
-        )
+        layer = make_layer("full", outputs)
+        shapes = {name: parameter.shape for name, parameter in layer.named_parameters()}
+        parallelize_module(layer, core_mesh, OutputParallel(output_layouts=Replicate()))
         if kind == "fsdp":
-            layer = fully_shard(layer, mesh=both["data"])
+            fully_shard(layer, mesh=data_mesh)
         else:
-            layer = DistributedDataParallel(layer, device_mesh=both["data"])
-        output = layer(*inputs)
-        loss = (output - target).square().sum() * 2  # both average over "data"
-        loss.backward()
-        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.1)
-        result = {f"gradient of input {i}": joined(z.grad / 2, both["data"]) for i, z in enumerate(inputs)}
-        result["output"] = joined(output.detach(), both["data"])
-        gradients = {name.replace("module.", ""): p.grad for name, p in layer.named_parameters()}
-        optimizer.step()
-        new = {name.replace("module.", ""): p for name, p in layer.named_parameters()}
-        if kind == "ddp":  # which keeps local tensors between steps
-            wrap = lambda x, like: DTensor.from_local(x, both["core"], [Shard(0)], shape=like, stride=strides(like))  # noqa: E731
-            shapes = {name: p.shape for name, p in make_layer("full", outputs).named_parameters()}
-            gradients = {name: wrap(g, shapes[name]) for name, g in gradients.items()}
-            new = {name: wrap(p.detach(), shapes[name]) for name, p in new.items()}
-        result |= {f"gradient of {name}": whole(g) for name, g in gradients.items()}
-        result |= {f"new {name}": whole(p) for name, p in new.items()}
-        results[f"{outputs}"] = result
+            layer = DistributedDataParallel(layer, device_mesh=data_mesh)
+
+        def seen(x: Tensor, shape: Any) -> Tensor:
+            """A parameter or its gradient, whole; DDP makes local tensors of all."""
+            if not isinstance(x, DTensor):
+                stride = torch.empty(shape, device="meta").stride()
+                x = DTensor.from_local(x.detach(), core_mesh, [Shard(0)], shape=shape, stride=stride)
+            return whole(x)
+
+        parameters = {name.removeprefix("module."): p for name, p in layer.named_parameters()}
+        optimizer = torch.optim.AdamW(parameters.values(), lr=0.1, weight_decay=0.1)
+        result = {}
+        for _ in range(2):
+            optimizer.zero_grad()
+            output = layer(*inputs)
+            (2 * (output - target).square().sum()).backward()  # both kinds average over the samples' processes
+            result |= {f"gradient of {name}": seen(p.grad, shapes[name]) for name, p in parameters.items()}
+            optimizer.step()
+        result |= {f"new {name}": seen(p, shapes[name]) for name, p in parameters.items()}
+        result |= {f"gradient of input {i}": joined(z.grad / 2, data_mesh) for i, z in enumerate(inputs)}
+        results[f"{outputs}"] = result | {"output": joined(output.detach(), data_mesh)}
     return results
 
 
-def strides(shape: Any) -> tuple[int, ...]:
-    return torch.empty(shape, device="meta").stride()
+def two_steps_of_one(outputs: int) -> dict[str, Tensor]:
+    """The same in one process."""
+    layer, (inputs, target) = make_layer("full", outputs), data(outputs)
+    inputs = [z.requires_grad_() for z in inputs]
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        output = layer(*inputs)
+        (output - target).square().sum().backward()
+        gradients = {f"gradient of {name}": whole(p.grad) for name, p in layer.named_parameters()}
+        optimizer.step()
+    new = {f"new {name}": whole(p) for name, p in layer.named_parameters()}
+    of_inputs = {f"gradient of input {i}": z.grad for i, z in enumerate(inputs)}
+    return gradients | new | of_inputs | {"output": whole(output)}
 
 
 def joined(part: Tensor, mesh: Any) -> Tensor:
@@ -384,8 +404,9 @@ def _work(rank: int, processes: int, folder: Path, work: list[str], options: dic
     store = dist.FileStore(str(folder / "store"), processes)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=120))
     mesh = init_device_mesh("cpu", (processes,))
-    results = {}
+    results: dict[str, Any] = {}
     for name in work:
         results[name] = globals()[name](mesh, **options.get(name, {}))
+        print(f"{name}: {time.process_time():.1f} s of CPU so far", flush=True)
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()

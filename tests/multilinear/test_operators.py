@@ -58,7 +58,7 @@ class TestOperators:
         actual = torch.vmap(operator._operator, in_dims)(*tensors)
         assert_close(actual, torch.stack([operator(*row) for row in rows]))
         needed = [True] * len(shapes)
-        batched = torch.vmap(lambda g, *x: operator._backward_operator(g, *x, needed), (0, *in_dims))(
+        batched = torch.vmap(lambda g, *x: operator._backward_operator(g, *x, to_bits(needed)), (0, *in_dims))(
             gradient, *tensors
         )
         for position, actual in enumerate(batched):
