@@ -1,8 +1,9 @@
-"""What cores of 10^9 and 10^12 numbers need on many GPUs, counted: `python -m benchmarks split` writes docs/distributed.md.
+"""What cores of 10^9 and 10^12 numbers need on many GPUs, counted.
 
-Nothing here is measured. Bytes and operations are those of `multilinear_loss` and AdamW on a core that is split by rows
-(`multilinear.distributed`), each number read and written as often as it must be; times are these over what the hardware
-can do at best, and so floors. What every line counts stands beside it.
+`python -m benchmarks split` writes docs/distributed.md; with `--measure` it runs one GPU's part instead. Bytes and
+operations are those of `multilinear_loss` and AdamW on a core that is split by rows (`multilinear.distributed`), each
+number read and written as often as it must be; times are these over what the hardware can do at best, and so floors.
+What every line counts stands beside it.
 """
 
 import argparse
@@ -36,35 +37,31 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes of one number of the core in its several roles."""
+    """Bytes of a number of the core: what is kept of it, and what is read and written in a step."""
 
     name: str
-    weight: int  # what the products read
-    master: int  # what AdamW updates, where that is another copy
+    weights: int
     gradient: int
-    moments: int = 8  # two float32
-    product: int = 4  # of K and dK, and of the outputs
+    loss: tuple[int, ...]
+    update: tuple[int, ...]
+    product: int  # of K, dK and the outputs
+    again: int  # for each 1024 samples after the first ones
+    moments: int = 8  # AdamW's, two float32
 
     @property
     def kept(self) -> int:
-        return self.weight + self.master + self.gradient + self.moments
+        return self.weights + self.gradient + self.moments
 
     @property
     def moved(self) -> int:
-        """Read and written in a step.
-
-        The loss reads the weight and writes the gradient; AdamW reads gradient, moments and what it updates, and writes
-        these but the gradient, and the other copy of the weight.
-        """
-        loss = self.weight + self.gradient
-        updated = self.master or self.weight
-        return (
-            loss + (self.gradient + self.moments + updated) + (self.moments + updated) + self.weight * bool(self.master)
-        )
+        return sum(self.loss) + sum(self.update)
 
 
-FLOAT32 = Precision("float32", weight=4, master=0, gradient=4)
-MIXED = Precision("mixed", weight=2, master=4, gradient=2, product=2)
+# loss: weight read, gradient written; update: weight, gradient, moments read, weight, moments written
+FLOAT32 = Precision("float32", 4, 4, loss=(4, 4), update=(4, 4, 8, 4, 8), product=4, again=4 + 8)
+# under torch.autocast the weight and the gradient have copies in bfloat16; loss: weight read, its copy written, the
+# copy read for the outputs and for dK, the gradient's copy written and read, the gradient written
+MIXED = Precision("mixed", 6, 6, loss=(4, 2, 2, 2, 2, 2, 4), update=(4, 4, 8, 4, 8), product=2, again=4 + 4)
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,8 @@ class Estimate:
 
     @property
     def products(self) -> int:
-        """Bytes of K and dK, (samples, columns) each, which every process has whole."""
-        return 2 * min(self.samples, SAMPLES) * self.core.columns * self.precision.product
+        """Bytes of K, dK and dK times an input, (samples, columns) each, which every process has whole."""
+        return 3 * min(self.samples, SAMPLES) * self.core.columns * self.precision.product
 
     @property
     def outputs(self) -> int:
@@ -132,7 +129,7 @@ class Estimate:
         K is written and read twice, for the residual and for the core's gradient; dK is written and read once.
         """
         chunks = math.ceil(self.samples / SAMPLES)
-        again = (chunks - 1) * (self.precision.weight + 2 * self.precision.gradient) * self.part
+        again = (chunks - 1) * self.precision.again * self.part
         products = 5 * self.samples * self.core.columns * self.precision.product
         return self.part * self.precision.moved + again + products + 2 * self.outputs
 
@@ -160,7 +157,7 @@ class Estimate:
     @property
     def sent_by_fsdp(self) -> float:
         """Bytes that FSDP would send instead: the weight gathered forward and backward, the gradient reduced."""
-        whole = self.core.numbers * (2 * self.precision.weight + self.precision.gradient)
+        whole = self.core.numbers * 3 * self.precision.product
         return (self.processes - 1) / self.processes * whole
 
     @property
@@ -187,7 +184,7 @@ def fewest_processes(core: Core, precision: Precision) -> int:
 
 
 def most_useful_processes(core: Core, precision: Precision) -> int:
-    """From how many GPUs on the products K and dK, which do not shrink, are more of the traffic than the core's rows."""
+    """From how many GPUs on K and dK, which do not shrink, are more of the traffic than the rows of the core."""
     products = 5 * SAMPLES * core.columns * precision.product
     return math.ceil(core.numbers * precision.moved / products)
 
@@ -200,7 +197,7 @@ def memory_table() -> str:
     ]
     for e in _estimates():
         p = e.precision
-        weights, gradient, moments = ((size * e.part) for size in (p.weight + p.master, p.gradient, p.moments))
+        weights, gradient, moments = (size * e.part for size in (p.weights, p.gradient, p.moments))
         sizes = " | ".join(map(_bytes, (weights, gradient, moments, e.products, e.outputs, e.bytes)))
         lines.append(f"{_head(e)} | {e.rows:,} | {sizes} | {'fits' if e.fits else '**does not fit**'} |")
     return "\n".join(lines)
@@ -209,7 +206,7 @@ def memory_table() -> str:
 def time_table() -> str:
     """What one GPU moves and computes in a step, and the floors."""
     lines = [
-        "| core | GPUs | precision | memory | | arithmetic | | network | | + own samples' outputs | + all outputs | FSDP |",
+        "| core | GPUs | precision | memory | | arithmetic | | network | | + own outputs | + all outputs | FSDP |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for e in _estimates():
@@ -237,7 +234,8 @@ def limits() -> str:
 
 def document() -> str:
     """All tables."""
-    return f"### Kept by one GPU\n\n{memory_table()}\n\n### One step\n\n{time_table()}\n\n### Where it breaks\n\n{limits()}"
+    parts = (("Kept by one GPU", memory_table()), ("One step", time_table()), ("Where it breaks", limits()))
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts)
 
 
 def write(path: Path = DOCUMENT) -> None:
@@ -247,8 +245,42 @@ def write(path: Path = DOCUMENT) -> None:
     path.write_text(f"{text[:before]}\n\n{document()}\n\n{text[after:]}")
 
 
+def measured(e: Estimate, repeats: int = 10) -> str:
+    """A row of what one GPU takes for its part in float32, without the network, beside the floors."""
+    import torch
+
+    import multilinear as ml
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, device="cuda")  # noqa: E731
+    torch.cuda.reset_peak_memory_stats()
+    core = torch.nn.Parameter(draw(e.rows, *e.core.inputs) / e.core.columns**0.5)
+    inputs = [draw(e.samples, size).requires_grad_() for size in e.core.inputs]
+    target = draw(e.samples, e.rows)
+    optimizer = torch.optim.AdamW([core], lr=1e-3, fused=True)
+    times = []
+    for _ in range(repeats + 2):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        ml.multilinear_loss(target, core, inputs, reduction="mean").backward()
+        optimizer.step()
+        end.record()
+        optimizer.zero_grad()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    seconds, peak = sorted(times[2:])[repeats // 2], torch.cuda.max_memory_allocated()
+    floor = max(e.memory_time, e.arithmetic_time)
+    cells = (_bytes(e.bytes), _bytes(peak), _time(e.memory_time), _time(e.arithmetic_time), _time(seconds))
+    return f"{_head(e)} | {' | '.join(cells)} | {seconds / floor:.2f} |"
+
+
 def main(arguments: list[str]) -> int:
-    argparse.ArgumentParser(prog="python -m benchmarks split", description=__doc__).parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks split", description=__doc__)
+    parser.add_argument("--measure", action="store_true", help="run one GPU's part of some cases")
+    if parser.parse_args(arguments).measure:
+        for core, processes in ((CORES[0], 8), (CORES[0], 64), (CORES[1], 1024)):
+            print(measured(Estimate(core, processes, FLOAT32)), flush=True)
+        return 0
     write()
     print(f"wrote {DOCUMENT}")
     return 0

@@ -80,8 +80,8 @@ def _check_all_or_none_distributed(function: str, values: Sequence[Tensor]) -> N
     if is_distributed(values) and not all(is_distributed([value]) for value in values):
         kinds = [type(value).__name__ for value in values]
         raise TypeError(
-            f"{function}: all tensors must be DTensors or none of them, got {kinds}; distribute the others over the same "
-            f"mesh, DTensor.from_local(z, mesh, [Replicate()]), or let multilinear.distributed.OutputParallel do it"
+            f"{function}: all tensors must be DTensors or none of them, got {kinds}; distribute the others over the "
+            f"same mesh, DTensor.from_local(z, mesh, [Replicate()]), or use multilinear.distributed.OutputParallel"
         )
 
 

@@ -97,18 +97,18 @@ class OutputParallel(ParallelStyle):
     def _apply(self, module: Module, device_mesh: DeviceMesh) -> Module:
         if not isinstance(module, Multilinear):
             raise TypeError(
-                f"OutputParallel: the module must be a multilinear.nn.Multilinear, got {type(module).__name__}; name the "
-                f"layer in the plan, as parallelize_module(model, mesh, {{'core': OutputParallel()}})"
+                f"OutputParallel: the module must be a multilinear.nn.Multilinear, got {type(module).__name__}; name "
+                f"the layer in the plan, as parallelize_module(model, mesh, {{'core': OutputParallel()}})"
             )
         if device_mesh.ndim != 1:
             raise ValueError(
-                f"OutputParallel: the mesh must have one dimension, got {tuple(device_mesh.shape)}; take the one of the "
-                f'core, as mesh["core"]'
+                f"OutputParallel: the mesh must have one dimension, got {tuple(device_mesh.shape)}; take the one of "
+                f'the core, as mesh["core"]'
             )
         if module.out_features < device_mesh.size():
             raise ValueError(
-                f"OutputParallel: the layer has {module.out_features} outputs for {device_mesh.size()} processes; every "
-                f"process needs one, take a smaller mesh"
+                f"OutputParallel: the layer has {module.out_features} outputs for {device_mesh.size()} processes; "
+                f"every process needs one, take a smaller mesh"
             )
         for name, parameter in list(module.named_parameters()):
             placement = Shard(0) if name in _names_with_outputs(module) else Replicate()
@@ -123,7 +123,8 @@ class OutputParallel(ParallelStyle):
         layouts = [layouts] * len(inputs) if isinstance(layouts, Placement) else list(layouts)
         if len(layouts) != len(inputs):
             raise ValueError(
-                f"OutputParallel: {len(layouts)} input_layouts for {len(inputs)} inputs; give one for each, or one for all"
+                f"OutputParallel: {len(layouts)} input_layouts for {len(inputs)} inputs; give one for each, or one "
+                f"for all"
             )
         return tuple(_whole(z, mesh, layout) for z, layout in zip(inputs, layouts, strict=True))
 
@@ -173,7 +174,7 @@ def draw_rows(parameter: Tensor, draw: Callable[..., Tensor]) -> None:
     """
     assert isinstance(parameter, DTensor)
     mesh, placements = parameter.device_mesh, parameter.placements
-    if any(isinstance(p, Shard) and p.dim or p.is_partial() for p in placements):
+    if any((isinstance(p, Shard) and p.dim) or p.is_partial() for p in placements):
         raise ValueError(
             f"reset_parameters: only tensors that are split along mode 0 can be drawn in parts, got {placements}; draw "
             f"the whole one and use torch.distributed.tensor.distribute_tensor"
@@ -215,8 +216,8 @@ def report_lost_process() -> Iterator[None]:
         if not is_lost_process(error):
             raise
         raise LostProcess(
-            "another process of this group ended or hangs, and this one cannot go on without it; see what the other one "
-            f"printed, and start again from the last checkpoint (torch: {str(error).splitlines()[0][:200]})"
+            "another process of this group ended or hangs, and this one cannot go on without it; see what the other "
+            f"one printed, and start again from the last checkpoint (torch: {str(error).splitlines()[0][:200]})"
         ) from error
 
 

@@ -237,7 +237,7 @@ def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
 
 
 def to_bits(needed: Sequence[bool]) -> int:
-    """Which gradients are needed as one integer, the first tensor's the lowest bit: torch's caches tell integers apart."""
+    """Which gradients are needed, the first tensor's the lowest bit: DTensor's cache tells integers apart."""
     return sum(1 << position for position, need in enumerate(needed) if need)
 
 

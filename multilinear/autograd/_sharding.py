@@ -10,7 +10,7 @@ Every operator is an einsum, linear in each of its tensors, and both facts are r
 
 Backward, the gradient of a tensor is the einsum of the result's gradient with the other tensors. A core that is split
 along its outputs, "o", thus gives outputs that are split, a gradient of its own that is split as it is, and gradients
-of the inputs that are sums still to be taken: n k_m numbers, not the n k_1 ... k_M that the formula's own products have.
+of the inputs that are sums still to be taken: n k_m numbers, not the n k_1 ... k_M of the formula's own products.
 
 DTensor chooses among the rules, for every dimension of the mesh, the one that moves the fewest numbers. This file is
 imported when the first DTensor comes.
@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 from torch.distributed.tensor.experimental import register_sharding
 
@@ -112,7 +113,7 @@ def loss_indices(core: Any, target: Any, inputs: Sequence[Any]) -> "list[str] | 
 
 def loss_and_gradients(
     local: Callable[..., Any], target: Any, core: Any, inputs: Sequence[Any], needed: Sequence[bool], scale: float
-) -> "tuple[DTensor, list[DTensor | None]]":
+) -> "tuple[Tensor, list[Tensor | None]]":
     """What `multilinear_loss.loss_and_gradients` returns, made by it from the part of every process.
 
     The loss of some rows of the core, or of some samples, is a term of the whole; so are the gradients that are not
@@ -131,7 +132,7 @@ def loss_and_gradients(
         x.redistribute(placements=split(term, Replicate())).to_local() for x, term in zip(operands, terms, strict=True)
     ]
     loss, gradients = local(parts[0], parts[1], parts[2:], needed, scale)
-    whole = [
+    whole: list[Tensor | None] = [
         None
         if gradient is None
         else DTensor.from_local(

@@ -51,7 +51,7 @@ MUTANTS = {
         ("gradients, ctx.gradients = ctx.gradients, None", "gradients = ctx.gradients"),
         ("if torch.is_grad_enabled() or", "if"),
         ("residual = (2 * ctx.scale * gradient)", "residual = (ctx.scale * gradient)"),
-        ("gradient.item() == 1", "True"),
+        ("number.item() == 1", "True"),
         ("return None, -residual if", "return None, residual if"),
         ("and all(x.dtype == core.dtype for x in operands)", ""),
     ],
@@ -166,7 +166,7 @@ MUTANTS = {
         ("if not is_lost_process(error):", "if False:"),
         ("if device_mesh.ndim != 1:", "if False:"),
         ("module.out_features < device_mesh.size()", "False"),
-        ("isinstance(p, Shard) and p.dim", "False"),
+        ("(isinstance(p, Shard) and p.dim)", "False"),
     ],
     "autograd/_sharding.py": [
         ("_along(index, result, batch + len(result)) or Partial()", "_along(index, result, batch + len(result)) or Replicate()"),

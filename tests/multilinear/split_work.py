@@ -6,11 +6,8 @@ and those of none. Processes are forked from a server that has imported torch al
 
 import multiprocessing
 import os
-
 import signal
 import time
-
-
 from datetime import timedelta
 from pathlib import Path
 from typing import Any

@@ -213,7 +213,7 @@ class TestOneProcess:
             ml.mode_dot(split, torch.ones(2, 3, dtype=torch.float64), 1)
 
     def test_errors_of_the_style(self, mesh):
-        with pytest.raises(TypeError, match="must be a multilinear.nn.Multilinear, got Linear; name the layer"):
+        with pytest.raises(TypeError, match=r"must be a multilinear.nn.Multilinear, got Linear; name the layer"):
             parallelize_module(torch.nn.Linear(2, 3), mesh, OutputParallel())
         with pytest.raises(TypeError, match=r"output_layouts must be Replicate\(\) or Shard\(...\), got \['rows'\]"):
             OutputParallel(output_layouts="rows")
@@ -329,9 +329,52 @@ class TestPlacements:
         assert [p.grad.placements for p in layer.factors] == [(Shard(0),), (Replicate(),), (Replicate(),)]
 
 
+@pytest.mark.gpu
+class TestOnDevice:
+    @pytest.fixture
+    def mesh(self):
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
+        yield init_device_mesh("cuda", (1,))
+        torch.distributed.destroy_process_group()
+
+    @pytest.mark.parametrize("core", split_work.CORES)
+    def test_a_step_equals_that_of_a_whole_layer(self, mesh, core):
+        results = []
+        for split in (False, True):
+            layer = split_work.make_layer(split_work.CORES[core], 10).cuda()
+            if split:
+                layer = parallelize_module(layer, mesh, OutputParallel())
+            inputs, target = split_work.data(10)
+            inputs = [z.cuda().requires_grad_() for z in inputs]
+            loss = (layer(*inputs) - target.cuda()).square().sum()
+            step = split_work.one_step(layer, loss, loss=loss.detach())
+            results.append(step | {f"input {i}": z.grad for i, z in enumerate(inputs)})
+        assert_equal_results(results[1], results[0])
+
+    def test_functions_equal_those_of_whole_tensors(self, mesh):
+        expected = split_work.functions_of_one()["loss"]
+        inputs, target = split_work.data(10)
+        core = split_work.make_layer("full", 10).weight.detach()
+        core, z1, z2, target = (distribute_tensor(x.cuda(), mesh, [Shard(0)]) for x in (core, *inputs, target))
+        operands = [x.requires_grad_() for x in (core, z1, z2)]
+        actual = split_work.derivatives(lambda c, *z: ml.multilinear_loss(target, c, z), operands)
+        assert_equal_results({name: value.cpu() for name, value in actual.items()}, expected)
+
+    def test_parts_are_drawn(self, mesh):
+        layer = parallelize_module(Multilinear((3, 4), 10, device="meta"), mesh, OutputParallel()).to_empty(
+            device="cuda"
+        )
+        layer.reset_parameters()
+        rows = layer.weight.to_local().flatten(1)
+        assert len(rows.unique(dim=0)) == 10 and rows.abs().max() <= 12**-0.5
+
+
 class TestLostProcess:
     def test_other_errors_pass(self):
-        with pytest.raises(RuntimeError, match="^size mismatch$") as caught, report_lost_process():
+        with pytest.raises(RuntimeError, match=r"^size mismatch$") as caught, report_lost_process():
             raise RuntimeError("size mismatch")
         assert not isinstance(caught.value, LostProcess)
         with pytest.raises(ValueError, match="gloo"), report_lost_process():
