@@ -1,9 +1,9 @@
 """What cores of 10^9 and 10^12 numbers need on many GPUs, counted.
 
-`python -m benchmarks split` writes docs/distributed.md; with `--measure` it runs one GPU's part instead. Bytes and
-operations are those of `multilinear_loss` and AdamW on a core that is split by rows (`multilinear.distributed`), each
-number read and written as often as it must be; times are these over what the hardware can do at best, and so floors.
-What every line counts stands beside it.
+`python -m benchmarks split` writes docs/distributed.md. Nothing here is measured. Bytes and operations are those of
+`multilinear_loss` and AdamW on a core split by rows (`multilinear.distributed`), each number read and written as
+often as it must be; times are these over what the hardware can do at best, and so floors. What every line counts stands
+beside it.
 """
 
 import argparse
@@ -245,42 +245,8 @@ def write(path: Path = DOCUMENT) -> None:
     path.write_text(f"{text[:before]}\n\n{document()}\n\n{text[after:]}")
 
 
-def measured(e: Estimate, repeats: int = 10) -> str:
-    """A row of what one GPU takes for its part in float32, without the network, beside the floors."""
-    import torch
-
-    import multilinear as ml
-
-    generator = torch.Generator("cuda").manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=generator, device="cuda")  # noqa: E731
-    torch.cuda.reset_peak_memory_stats()
-    core = torch.nn.Parameter(draw(e.rows, *e.core.inputs) / e.core.columns**0.5)
-    inputs = [draw(e.samples, size).requires_grad_() for size in e.core.inputs]
-    target = draw(e.samples, e.rows)
-    optimizer = torch.optim.AdamW([core], lr=1e-3, fused=True)
-    times = []
-    for _ in range(repeats + 2):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        ml.multilinear_loss(target, core, inputs, reduction="mean").backward()
-        optimizer.step()
-        end.record()
-        optimizer.zero_grad()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1e3)
-    seconds, peak = sorted(times[2:])[repeats // 2], torch.cuda.max_memory_allocated()
-    floor = max(e.memory_time, e.arithmetic_time)
-    cells = (_bytes(e.bytes), _bytes(peak), _time(e.memory_time), _time(e.arithmetic_time), _time(seconds))
-    return f"{_head(e)} | {' | '.join(cells)} | {seconds / floor:.2f} |"
-
-
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks split", description=__doc__)
-    parser.add_argument("--measure", action="store_true", help="run one GPU's part of some cases")
-    if parser.parse_args(arguments).measure:
-        for core, processes in ((CORES[0], 8), (CORES[0], 64), (CORES[1], 1024)):
-            print(measured(Estimate(core, processes, FLOAT32)), flush=True)
-        return 0
+    argparse.ArgumentParser(prog="python -m benchmarks split", description=__doc__).parse_args(arguments)
     write()
     print(f"wrote {DOCUMENT}")
     return 0

@@ -196,6 +196,34 @@ def drawn(mesh: Any) -> dict[str, dict[str, Tensor]]:
     return results
 
 
+def drawn_on_a_plane(mesh: Any) -> dict[str, dict[str, Tensor]]:
+    """The same with FSDP2 over it, which splits rows once more, before and after they are drawn."""
+    both = init_device_mesh("cpu", (2, mesh.size() // 2), mesh_dim_names=("data", "core"))
+    results: dict[str, dict[str, Tensor]] = {}
+    for outputs in (10, 9):
+        results[f"{outputs}"] = {}
+        for order in ("before", "after"):
+            torch.manual_seed(7)
+            layer = Multilinear(SIZES, outputs, device="meta")
+            parallelize_module(layer, both["core"], OutputParallel())
+            if order == "after":
+                fully_shard(layer, mesh=both["data"])
+            layer.to_empty(device="cpu").reset_parameters()
+            if order == "before":
+                fully_shard(layer, mesh=both["data"])
+            results[f"{outputs}"][order] = whole(layer.weight)
+    return results
+
+
+def compiled(mesh: Any) -> dict[str, Tensor]:
+    """The step in one graph."""
+    inputs, target = data(10)
+    layer = parallelize_module(make_layer("full", 10), mesh, OutputParallel(output_layouts=Replicate()))
+    program = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    (program(*inputs) - target).square().sum().backward()
+    return {"gradient of weight": whole(layer.weight.grad)}
+
+
 def plane(mesh: Any, kind: str) -> dict[str, dict[str, Tensor]]:
     """A mesh of data x core, in which each row has samples of its own: two steps of FSDP2 or DDP."""
     results = {}
