@@ -24,6 +24,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import multilinear as ml
+import multilinear.testing
 from multilinear.distributed import OutputParallel, report_lost_process
 from multilinear.nn import CPCore, Multilinear, TuckerCore
 
@@ -165,6 +166,39 @@ def functions_of_one() -> dict[str, dict[str, Tensor]]:
             "map": derivatives(lambda c, *z: (ml.multilinear_map(c, z) - target).pow(3).sum(), operands),
             "constant": derivatives(lambda c, *z: ml.multilinear_map(c, z).pow(3).sum(), [core, z1, vector]),
         }
+
+
+def other_functions(mesh: Any) -> dict[str, dict[str, Tensor]]:
+    """What else takes DTensors: values and gradients, with tensors split as the letters say ("s" by rows, "w" whole)."""
+    x, y, a, b, c = multilinear.testing.random_tensors([(5, 3, 4), (5, 3), (5, 2), (3, 2), (4, 2)])
+    cases: dict[str, tuple[Any, list[Tensor], str]] = {
+        "mttkrp": (lambda x, *factors: ml.mttkrp(x, factors, 0), [x, a, b, c], "swww"),
+        "mttkrps": (lambda x, *factors: torch.cat(ml.mttkrps(x, factors)), [x, a, b, c], "ssww"),
+        "cp_to_tensor": (lambda *factors: ml.cp_to_tensor(factors), [a, b, c], "sww"),
+        "cp_loss": (lambda x, *factors: ml.cp_loss(x, factors), [x, a, b, c], "ssww"),
+        "face_splitting": (lambda *rows: ml.face_splitting(rows), [a, y], "ss"),
+        "khatri_rao": (lambda *columns: ml.khatri_rao(columns), [a, b], "ww"),
+        "mode_dot, mode 0": (lambda x, y: ml.mode_dot(x, y.mT, 0), [x, y], "ss"),
+        "mode_dot, mode 1": (lambda x, b: ml.mode_dot(x, b.mT, 1), [x, b], "sw"),
+        "mode_dot, last mode": (lambda x, c: ml.mode_dot(x, c.mT, 2), [x, c], "sw"),
+        "multi_mode_dot": (lambda x, b, c: ml.multi_mode_dot(x, [b.mT, c.mT], [1, 2]), [x, b, c], "sww"),
+    }
+    results = {}
+    for name, (function, tensors, splits) in cases.items():
+        if mesh is None:
+            operands = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+        else:
+            placements = [Shard(0) if split == "s" else Replicate() for split in splits]
+            operands = [
+                distribute_tensor(tensor, mesh, [placement]).requires_grad_()
+                for tensor, placement in zip(tensors, placements, strict=True)
+            ]
+        result = function(*operands)
+        gradients = torch.autograd.grad(result.square().sum(), operands, allow_unused=True)
+        results[name] = {"value": whole(result)} | {
+            f"gradient {i}": whole(gradient) for i, gradient in enumerate(gradients) if gradient is not None
+        }
+    return results
 
 
 def derivatives(function: Any, operands: list[Tensor]) -> dict[str, Tensor]:

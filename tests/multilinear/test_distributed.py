@@ -105,7 +105,7 @@ def folder(tmp_path_factory):
 def results(folder):
     """Everything that processes do, in one start of each number of them; by that number, of every process."""
     shared = {"folder": str(folder)}
-    work = ["memory", "layers", "functions", "drawn"]
+    work = ["memory", "layers", "functions", "other_functions", "drawn"]
     two = split_work.run(folder / "2", 2, [*work, "compiled", "save"], save=shared)
     four = split_work.run(folder / "4", 4, [*work, "load", "fsdp", "ddp", "drawn_on_a_plane"], load=shared)
     one = split_work.run(folder / "1", 1, [*work, "load"], load=shared)
@@ -137,6 +137,12 @@ class TestProcesses:
         assert len(cases) == 5 * 2 + 2
         for case, actual in cases.items():
             assert_equal_results(actual, expected[case.split(": ")[1]])
+
+    @PROCESSES
+    def test_other_functions_of_dtensors(self, results, processes):
+        expected = split_work.other_functions(None)
+        for case, actual in results[processes][0]["other_functions"].items():
+            assert_equal_results(actual, expected[case])
 
     @PROCESSES
     def test_parts_are_drawn_alike_however_many(self, results, processes):
@@ -316,6 +322,7 @@ class TestPlacements:
         assert loss.placements == (Partial(),) and sent.get_total_counts() == 0
         gradients = torch.autograd.grad(loss, operands)
         assert [g.placements for g in gradients] == [(Shard(0),), (Partial(),), (Partial(),)]
+        assert [g.stride() for g in gradients] == [x.stride() for x in operands]
 
     @pytest.mark.parametrize(
         "layout, shape", [(Shard(-1), (8, 3)), (Replicate(), (8, 10)), (Shard(0), (2, 10))], ids=str
