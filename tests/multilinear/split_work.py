@@ -169,7 +169,7 @@ def functions_of_one() -> dict[str, dict[str, Tensor]]:
 
 
 def other_functions(mesh: Any) -> dict[str, dict[str, Tensor]]:
-    """What else takes DTensors: values and gradients, with tensors split as the letters say ("s" by rows, "w" whole)."""
+    """What else takes DTensors: values and gradients, with tensors split by rows, "s", or whole, "w"."""
     x, y, a, b, c = multilinear.testing.random_tensors([(5, 3, 4), (5, 3), (5, 2), (3, 2), (4, 2)])
     cases: dict[str, tuple[Any, list[Tensor], str]] = {
         "mttkrp": (lambda x, *factors: ml.mttkrp(x, factors, 0), [x, a, b, c], "swww"),

@@ -341,6 +341,12 @@ class TestPlacements:
         layer = parallelize_module(Multilinear((3, 4), 10), mesh, mixed)
         assert layer(torch.randn(8, 3), torch.randn(2, 4)).shape == (8, 10)
 
+    def test_samples_are_gathered_and_never_the_core_however_small(self, mesh):
+        layer = parallelize_module(Multilinear((3, 4), 4), mesh, OutputParallel(input_layouts=Shard(0)))
+        with CommDebugMode() as sent:
+            layer(torch.randn(40, 3), torch.randn(40, 4))
+        assert sent.get_comm_counts() == {torch.ops.c10d_functional.all_gather_into_tensor: 2}
+
     def test_gradients_of_whole_factors_arrive_summed(self, mesh):
         layer = parallelize_module(Multilinear((3, 4), 10, core=ml.nn.CPCore(2)), mesh, OutputParallel())
         layer(torch.randn(8, 3), torch.randn(8, 4)).sum().backward()
