@@ -12,8 +12,8 @@ Backward, the gradient of a tensor is the einsum of the result's gradient with t
 along its outputs, "o", thus gives outputs that are split, a gradient of its own that is split as it is, and gradients
 of the inputs that are sums still to be taken: n k_m numbers, not the n k_1 ... k_M of the formula's own products.
 
-DTensor chooses among the rules, for every dimension of the mesh, the one that it estimates to send for the shortest time:
-a small core may be gathered, a large one is not. This file is imported when the first DTensor comes.
+DTensor chooses among the rules, for every dimension of the mesh, the one that it estimates to send for the shortest
+time: a small core may be gathered, a large one is not. This file is imported when the first DTensor comes.
 """
 
 import math
