@@ -10,6 +10,7 @@
     python -m benchmarks step                      another kind: a training step of the whole network
     python -m benchmarks faces --help              another kind: speed and accuracy of the face pipeline
     python -m benchmarks app                       another kind: a change on the page of `facemodels app`
+    python -m benchmarks split                     counts what split cores need on many GPUs, writes docs/distributed.md
     python -m benchmarks ablation --help           what each term of the objective brings to the swaps
 
 torch and the cases are imported only after the number of threads is known.
@@ -109,6 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import ablation
 
         return ablation.main(arguments[1:])
+    if arguments[:1] == ["split"]:
+        from benchmarks import split_cores
+
+        return split_cores.main(arguments[1:])
     if arguments[:1] == ["step"]:
         from benchmarks import step
 

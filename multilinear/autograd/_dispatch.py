@@ -14,6 +14,7 @@ A kernel runs at the sizes at which it was measured to be the fastest, and where
 """
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -104,12 +105,23 @@ def backend() -> Backend:
     return _backend
 
 
-def takes_formula(operator: str, elements: int, tensor: Tensor) -> bool:
-    """Whether torch's tape should differentiate the forward formula of a problem of this size, on `tensor`'s device."""
+def takes_formula(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:
+    """Whether torch's tape should differentiate the forward formula of a problem of this size, on its device.
+
+    Not for tensors that are split over processes: the operator sums small gradients over them, the tape large products.
+    """
     if _backend == "auto":
-        small = SMALL_ON_CUDA if tensor.is_cuda else SMALL
-        return not torch.compiler.is_compiling() and elements < small[operator]
+        small = SMALL_ON_CUDA if tensors[0].is_cuda else SMALL
+        return elements < small[operator] and not torch.compiler.is_compiling() and not is_distributed(tensors)
     return _backend == "autodiff"
+
+
+def is_distributed(tensors: Sequence[Tensor]) -> bool:
+    """Whether one of the tensors is a DTensor. Does not import what defines them: without it there are none."""
+    if all(type(tensor) in (Tensor, Parameter) for tensor in tensors) or torch.compiler.is_compiling():
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
 
 
 def takes_kernel(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:

@@ -321,7 +321,7 @@ class TestChoice:
             pass
 
     def test_auto_has_a_line_for_each_device(self):
-        cpu, cuda = (SimpleNamespace(is_cuda=is_cuda) for is_cuda in (False, True))
+        cpu, cuda = ([SimpleNamespace(is_cuda=is_cuda)] for is_cuda in (False, True))
         assert set(_dispatch.SMALL) == set(_dispatch.SMALL_ON_CUDA) >= set(_dispatch.KERNELS)
         with ml.use("auto"):
             for operator, small in _dispatch.SMALL.items():
@@ -362,7 +362,7 @@ class TestOnDevice:
         factors = [x.requires_grad_() for x in tensors([(7, 3)] * order, torch.float32, "cuda", layout)]
         torch.library.opcheck(operator._operator, factors)
         (gradient,) = tensors([(7, 3**order)], torch.float32, "cuda", layout)
-        arguments = (gradient.requires_grad_(), *factors, [True] * order)
+        arguments = (gradient.requires_grad_(), *factors, to_bits([True] * order))
         torch.library.opcheck(operator._backward_operator, arguments)
 
     @pytest.mark.backend("triton")
