@@ -397,6 +397,63 @@ def _schema(file: Path) -> Any:
         return reader.schema
 
 
+def join_sets(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> PreparedSet:
+    """Make one set to train on of several with the same morphable model: rendered faces of two designs, say.
+
+    Args:
+        paths: The sets, in the order of their rows.
+        out: Directory to make; it appears under its name only when it is complete.
+
+    Returns:
+        The set, opened. It has the splits of its parts, and the columns that training reads and all of them have;
+        labels of evaluation, whose numbers mean something else in each set, are left out.
+
+    Raises:
+        InputError: `out` exists, there are fewer than two sets, or they have other morphable models, pictures of
+            another size, or names in common.
+    """
+    check_new(out)
+    sets = [PreparedSet(path) for path in paths]
+    if len(sets) < 2:
+        raise InputError("joining takes two sets or more; name them all")
+    first, *others = sets
+    seen = set(first.table["name"])
+    for other in others:
+        other.require_size(first.size)
+        if other.morphable.fingerprint() != first.morphable.fingerprint():
+            raise InputError(
+                f"{other.path} is of another morphable model than {first.path}: their coefficients mean something else;"
+                " prepare one of them anew"
+            )
+        names = set(other.table["name"])
+        if names & seen:
+            raise InputError(
+                f"{other.path} has names that are there already, such as {min(names & seen)}; take another seed"
+            )
+        seen |= names
+    wanted = (*REQUIRED_COLUMNS, "swapped_image", "swapped_weight", "swapped_partner")
+    columns = [name for name in wanted if all(name in one.table.column_names for one in sets)]
+    table = datasets.concatenate_datasets([one.table.select_columns(columns) for one in sets])
+    info = {"faces": len(table), "source": "joined", "sets": [one.info for one in sets]}
+    out = Path(out)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    quiet = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        table.save_to_disk(str(partial), max_shard_size=_SHARD_BYTES)
+        first.morphable.save(partial / "morphable.safetensors")
+        (partial / "preparation.json").write_text(json.dumps(info, indent=1) + "\n")
+        partial.rename(out)
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error}); nothing of it is left") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if quiet:
+            datasets.enable_progress_bars()
+    return PreparedSet(out)
+
+
 def check_new(path: str | os.PathLike[str]) -> None:
     """Refuse to write over an existing directory.
 
