@@ -138,6 +138,9 @@ def random_faces(config: NetworkConfig, count: int) -> Faces:
         turned_mask=disc,
         turned_image=draw(0, 256, torch.uint8),
         turned_weight=disc,
+        swapped_image=draw(0, 256, torch.uint8),
+        swapped_weight=disc,
+        swapped_row=torch.arange(count).roll(1),
     )
 
 

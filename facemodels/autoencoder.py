@@ -103,6 +103,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         super().__init__()
         self.config = config
         self.morphable = morphable
+        self._moved = morphable  # where it was needed last: moving it takes as long as a step
         if morphable is not None:
             _check_sizes(config, morphable)
         size = config.size
@@ -279,7 +280,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         factor: Tensor = self.shape_factor  # type: ignore[assignment]
         coefficients = torch.linalg.solve_triangular(factor, shape.T, upper=True).T
         identity, expression = coefficients.split([self.config.morphable_identity, self.config.morphable_expression], 1)
-        return self.morphable.to(shape.device).vertices(identity, expression)
+        return self._morphable_on(shape.device).vertices(identity, expression)
 
     def shape_target(
         self,
@@ -297,7 +298,13 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
             return torch.cat([identity, expression], 1) @ factor.T
         if self.morphable is None:
             raise ValueError("shape_target: the network carries no morphable model; give it one when it is made")
-        return self.morphable.to(identity.device).vertices(identity, expression).flatten(1) / VERTEX_UNIT
+        return self._morphable_on(identity.device).vertices(identity, expression).flatten(1) / VERTEX_UNIT
+
+    def _morphable_on(self, device: torch.device) -> MorphableModel:
+        assert self.morphable is not None
+        if self._moved is None or self._moved.mean.device != device:
+            self._moved = self.morphable.to(device)
+        return self._moved
 
     def _check_cores(self, caller: str) -> None:
         if not self.config.cores:

@@ -126,6 +126,7 @@ class LossWeights(Settings):
         turned_normals: Normals of the codes in another pose against the render of that pose [M].
         face_mask: Binary cross-entropy of the face stream's own mask, in the own and the other pose [M].
         turned_face: The face in another pose against the photo itself, carried to that pose by the fit [M].
+        swapped_face: The face with another's expression against the photo carried to that expression by the fit [M].
         background: The background behind the face against what surrounds the face, filled in [M].
         carried_codes: Identity and expression codes of the carried photo against those of the photo, and its pose [M].
         cycle: Codes of the face decoded in another pose against the codes that were put in [M].
@@ -153,6 +154,7 @@ class LossWeights(Settings):
     turned_normals: float = 0.0
     face_mask: float = 0.0
     turned_face: float = 0.0
+    swapped_face: float = 0.0
     background: float = 0.0
     carried_codes: float = 0.0
     cycle: float = 0.0
@@ -172,7 +174,7 @@ class TrainingConfig(Settings):
         batch: Faces a step and process.
         surround_share: Share of the batch on which the mask and background decoders run; they cost half of a step and
             learn as well from a quarter [M].
-        turned_share: Share of the batch that is also decoded in another pose.
+        turned_share: Share of the batch that is also decoded in another pose, and with another's expression.
         start: Model or run whose weights the run starts from; by default they are drawn.
         verifier: Verification network of E_veri: "sface", "dlib" or a file that `facemodels train-verifier` wrote.
             Without one the term is left out.
@@ -242,6 +244,7 @@ _OURS = LossWeights(
     turned_normals=2.0,
     face_mask=0.5,
     turned_face=2.0,
+    swapped_face=2.0,
     background=1.0,
     carried_codes=0.1,
 )

@@ -76,7 +76,7 @@ def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
     _say(f"2/4 training for {minutes:g} minutes")
     network, training = preset("demo")
     training = dataclasses.replace(training, minutes=minutes, checkpoint_minutes=1.0)
-    model = train(prepared, out / "run", network=network, training=training)
+    model = train(prepared, out / "run", network=network, training=training).cpu()
     _say("3/4 training the plain autoencoder it is compared with")
     plain = train_adversarial(prepared, out / "plain.safetensors", AdversarialConfig(steps=_PLAIN_STEPS, prior=0.0))
     _say("4/4 editing, measuring, writing the page")

@@ -44,6 +44,7 @@ class Truth:
         swapped_shape: Target for the expression of another face of the batch, see `Decoded.partner`.
         turned_rotation, turned_mask, turned_normals: Renders of the faces `Decoded.turned_rows` in another pose.
         turned_image, turned_weight: The photos carried to that pose, and how far each pixel is known.
+        swapped_image, swapped_weight: The same photos carried to the expression of another face.
     """
 
     image: Float[Tensor, "n 3 h w"]
@@ -61,6 +62,8 @@ class Truth:
     turned_normals: Float[Tensor, "m 3 h w"]
     turned_image: Float[Tensor, "m 3 h w"]
     turned_weight: Float[Tensor, "m 1 h w"]
+    swapped_image: Float[Tensor, "m 3 h w"]
+    swapped_weight: Float[Tensor, "m 1 h w"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ class Decoded:
     Attributes:
         codes: Codes of the n faces, in float32.
         face: Stream 2 in the own pose.
-        turned_rows: The m faces that are also decoded in another pose.
+        turned_rows: The m faces that are also decoded in another pose and with another expression.
         turned: Stream 2 of these in the pose of `Faces.turned_rotation`, or None.
+        swapped: Stream 2 of these with the expression code of the faces `Faces.swapped_row`, or None.
         turned_codes: Codes of that picture, encoded again, or None.
         carried_codes: Codes of the carried photo of these, or None.
         surround_rows: The s faces whose mask and background are decoded.
@@ -87,6 +91,7 @@ class Decoded:
     face: Face
     turned_rows: Int[Tensor, " m"]
     turned: Face | None
+    swapped: Face | None
     turned_codes: Codes | None
     carried_codes: Codes | None
     surround_rows: Int[Tensor, " s"]
@@ -137,6 +142,8 @@ def truth_from_faces(
         turned_normals=turned.turned_normals.float() / 127,
         turned_image=turned.turned_image.float() / 255,
         turned_weight=turned.turned_weight.float() / 255,
+        swapped_image=turned.swapped_image.float() / 255,
+        swapped_weight=turned.swapped_weight.float() / 255,
     )
 
 
@@ -341,6 +348,18 @@ class TurnedFace:
         return masked_mean(error.abs() + error.square(), truth.turned_weight)
 
 
+class SwappedFace:
+    """Absolute and squared error of the face with another's expression, against the photo carried to that expression.
+
+    The inside of a mouth that opens is unknown and left to what the network knows of mouths.
+    """
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        assert decoded.swapped is not None
+        error = decoded.swapped.image - truth.swapped_image
+        return masked_mean(error.abs() + error.square(), truth.swapped_weight)
+
+
 class Background:
     """Absolute error of the background behind the face, against what surrounds the face, filled in.
 
@@ -438,6 +457,7 @@ class Objective:
             "turned_normals": TurnedNormals(),
             "face_mask": FaceMask(),
             "turned_face": TurnedFace(),
+            "swapped_face": SwappedFace(),
             "background": Background(),
             "carried_codes": CarriedCodes(),
             "cycle": Cycle(),

@@ -252,6 +252,7 @@ def mesh_pictures(
     vertices: Float[Tensor, "n vertices 3"], morphable: MorphableModel, size: int = SIZE, supersample: int = 2
 ) -> Float[Tensor, "n 3 size size"]:
     """Meshes in grey, turned a little to the side, on white."""
+    vertices = vertices.cpu()
     side = size * supersample
     used = morphable.triangles[morphable.face].unique()
     centred = vertices - vertices[:, used].mean(1, keepdim=True)

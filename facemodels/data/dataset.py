@@ -24,6 +24,10 @@ Columns (one row per face, h = w = 64 or the size that was asked for; pixels of 
     turned_weight    PNG grey    how far turned_image is known: 255 seen in the photo, less where only the other side of
                                  the face was seen, 0 where neither was and off the face; (0, 0, 0) in turned_image
     turned_partner   string      name of the face of the same split whose pose it is; "" if none has it
+    swapped_image    PNG RGB     the photo carried to the expression of another face; synthetic faces are drawn anew
+    swapped_weight   PNG grey    how far swapped_image is known, as above; the inside of a mouth is not
+    swapped_partner  string      name of the face of the same split whose expression it is; "" if none is known, and
+                                 then nothing of swapped_image is used
 
 Sets made from photos have these columns, too:
 
@@ -43,7 +47,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,7 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 import torch
-from jaxtyping import Bool, Float, Int8, UInt8
+from jaxtyping import Bool, Float, Int8, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -78,8 +82,21 @@ REQUIRED_COLUMNS = (
     "turned_image",
     "turned_weight",
     "turned_partner",
+    "swapped_image",
+    "swapped_weight",
+    "swapped_partner",
 )
-_PICTURES = ("image", "normals", "mask", "turned_image", "turned_normals", "turned_mask", "turned_weight")
+_PICTURES = (
+    "image",
+    "normals",
+    "mask",
+    "turned_image",
+    "turned_normals",
+    "turned_mask",
+    "turned_weight",
+    "swapped_image",
+    "swapped_weight",
+)
 _SHARD_BYTES = "200MB"
 _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 
@@ -88,7 +105,13 @@ _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 class Faces(Rows):
     """A batch of prepared faces as tensors; `faces[index]` takes rows from every field.
 
-    Whole sets are kept in this form in memory: 7000 faces take about 500 MB.
+    Whole sets are kept in this form in memory: 7000 faces take about 600 MB.
+
+    Attributes:
+        swapped_row: Which face of all that were read lends its expression to `swapped_image`; it counts in the whole,
+            also where some rows were taken since. Faces without such a one name themselves and have no weight.
+
+    The others are the columns of their names.
     """
 
     image: UInt8[Tensor, "faces 3 height width"]
@@ -104,10 +127,24 @@ class Faces(Rows):
     turned_mask: UInt8[Tensor, "faces 1 height width"]
     turned_image: UInt8[Tensor, "faces 3 height width"]
     turned_weight: UInt8[Tensor, "faces 1 height width"]
+    swapped_image: UInt8[Tensor, "faces 3 height width"]
+    swapped_weight: UInt8[Tensor, "faces 1 height width"]
+    swapped_row: Int64[Tensor, " faces"]
 
     def to(self, device: torch.device | str) -> "Faces":
         """The same faces on `device`."""
         return Faces(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+    def usable(self, usable: Bool[Tensor, " faces"]) -> "Faces":
+        """The faces of a whole set without some; those that lent their expression are found at their new rows."""
+        lent = usable[self.swapped_row]
+        place = usable.cumsum(0) - 1
+        own = place.clamp_min(0)
+        return replace(
+            self,
+            swapped_row=torch.where(lent, place[self.swapped_row], own),
+            swapped_weight=self.swapped_weight * lent[:, None, None, None],
+        )[usable]
 
     def pictures(self) -> Float[Tensor, "faces 3 height width"]:
         """Images in [0, 1]."""
@@ -209,6 +246,9 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
     def numbers(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(np.asarray(rows[name]), dtype=dtype)
 
+    names = list(rows["name"])
+    first = {name: row for row, name in reversed(list(enumerate(names)))}  # the photo, not its mirror image
+    lenders = torch.tensor([first.get(name, -1) for name in rows["swapped_partner"]])
     return Faces(
         image=channels_first("image"),
         normals=decode_normals(channels_first("normals")),
@@ -223,6 +263,9 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
         turned_mask=channels_first("turned_mask"),
         turned_image=channels_first("turned_image"),
         turned_weight=channels_first("turned_weight"),
+        swapped_image=channels_first("swapped_image"),
+        swapped_weight=channels_first("swapped_weight") * (lenders >= 0)[:, None, None, None],
+        swapped_row=torch.where(lenders >= 0, lenders, torch.arange(len(names))),
     )
 
 

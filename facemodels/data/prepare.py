@@ -43,7 +43,7 @@ from facemodels.fitting.shape import Correspondence, correspond, fit
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
 
-FORMAT = 4
+FORMAT = 5
 """Goes up when the same settings give another set."""
 
 _GROUP = 8  # photos sent to a process together ...

@@ -5,6 +5,7 @@ every pose under every light) and `wild` (everything at random, with occluders a
 depends only on the design, the seed and its number, not on how many are made, where, or in which order.
 """
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,7 +141,9 @@ def synthesise(
         `identity (157,)`, `expression (28,)` and `light (9,)` float32, and of a second view of the same face under the
         same light
         `turned_rotation`, `turned_normals`, `turned_mask`, `turned_image`, `turned_weight` (255 on its mask: all is
-        known) and `turned_partner` (of FaceFactors the name of the sample that is this view, else empty). FaceFactors
+        known) and `turned_partner` (of FaceFactors the name of the sample that is this view, else empty); and of the
+        same face with the expression of a near sample, in the own pose, `swapped_image`, `swapped_weight` and that
+        sample's name, `swapped_partner` (FaceFactors has none: its samples are each other's). FaceFactors
         adds `expression_index`, `pose_index` and `light_index`; the wild adds `occluder` (names joined by "+", or
         empty) and `visible` (share of the face that is not hidden); its mask and normals leave out what is, its second
         view is taken by the same camera with nothing before the face.
@@ -266,11 +269,13 @@ def _shard(
     blocks = range(number * _SHARD // length, -(-min((number + 1) * _SHARD, count) // length))
     samples = [sample for block in blocks for sample in _make_block(design, seed, images_per_person, size, block)]
     samples = samples[: count - number * _SHARD]
-    there = {sample["name"] for sample in samples}
     for sample in samples:
         sample["split"] = "test" if sample["person"] >= held_out else "train"
-        if sample["turned_partner"] not in there:  # a smaller set ends before it
-            sample["turned_partner"] = ""
+    there = {sample["name"]: sample["split"] for sample in samples}
+    for sample in samples:
+        for partner in ("turned_partner", "swapped_partner"):
+            if there.get(sample[partner]) != sample["split"]:  # a smaller set ends before it
+                sample[partner] = ""
     return samples
 
 
@@ -337,7 +342,7 @@ def _make_block(design: Design, seed: int, images_per_person: int, size: int, bl
     numbers = range(block * length, (block + 1) * length)
     factors = [_factors(design, seed, index, images_per_person, size) for index in numbers]
     make = {"portraits": _portraits, "facefactors": _cells, "wild": _wild}[design]
-    arrays = make(seed, numbers, factors)
+    arrays = make(seed, numbers, factors, images_per_person)
     yaw, pitch, _ = matrix_to_euler(arrays["rotation"].unflatten(1, (3, 3)))
     frontal = torch.maximum(yaw.abs(), pitch.abs()) <= np.deg2rad(FRONTAL_DEGREES)
     columns = {
@@ -360,7 +365,7 @@ def _name(design: Design, seed: int, number: int) -> str:
     return f"{_SOURCES[design]}-{seed}-{number:06d}"
 
 
-def _portraits(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
+def _portraits(seed: int, numbers: range, factors: list[FaceFactors], images_per_person: int) -> Sample:
     """Columns of a block of portraits."""
     heads = build_heads(_stack(factors, "identity"), _stack(factors, "expression"), _complexions(factors))
     light, background = _stack(factors, "light"), _backgrounds(factors)
@@ -370,10 +375,32 @@ def _portraits(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
         image, normals, mask = draw_heads(heads, *camera, light, background)
         columns |= _geometry(prefix, camera[0], normals, mask)
         columns[f"{prefix}image"] = _bytes(image)
-    return columns | {"turned_weight": columns["turned_mask"], "turned_partner": [""] * len(factors)}
+    lenders = _lenders(len(factors), images_per_person)
+    image, mask = draw(_expressed(factors, lenders))
+    return columns | {
+        "turned_weight": columns["turned_mask"],
+        "turned_partner": [""] * len(factors),
+        "swapped_image": _bytes(image),
+        "swapped_weight": (255 * mask[:, 0]).byte(),
+        "swapped_partner": [_name("portraits", seed, numbers[lender]) for lender in lenders],
+    }
 
 
-def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
+def _lenders(count: int, images_per_person: int) -> list[int]:
+    """For each sample of a block, one of another person if there is one, who lends its expression."""
+    step = images_per_person % count or 1
+    return [(place + step) % count for place in range(count)]
+
+
+def _expressed(factors: Sequence[FaceFactors], lenders: Sequence[int]) -> list[FaceFactors]:
+    """Faces with expressions of others."""
+    return [
+        dataclasses.replace(one, expression=factors[lender].expression)
+        for one, lender in zip(factors, lenders, strict=True)
+    ]
+
+
+def _cells(seed: int, numbers: range, factors: list[FaceFactors], images_per_person: int) -> Sample:
     """Columns of a block of FaceFactors: one face, rasterized once in each pose and lit in every way."""
     cells = [Cell.of(number) for number in numbers]
     pose = torch.tensor([cell.pose for cell in cells])
@@ -398,27 +425,33 @@ def _cells(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
         "turned_image": images[partner],
         "turned_weight": columns["turned_mask"],
         "turned_partner": [_name("facefactors", seed, numbers[number]) for number in partner.tolist()],
+        "swapped_image": torch.zeros_like(images),
+        "swapped_weight": torch.zeros_like(columns["mask"]),
+        "swapped_partner": [""] * len(factors),
         "expression_index": [cell.expression for cell in cells],
         "pose_index": [cell.pose for cell in cells],
         "light_index": [cell.light for cell in cells],
     }
 
 
-def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
+def _wild(seed: int, numbers: range, factors: list[FaceFactors], images_per_person: int) -> Sample:
     """Columns of a block in the wild."""
     heads = build_heads(_stack(factors, "identity"), _stack(factors, "expression"), _complexions(factors))
     camera, turned = _camera(heads, factors), _camera(heads, factors, "turned_")
     light, background = _stack(factors, "light"), _backgrounds(factors)
     image, normals, mask = draw_heads(heads, *camera, light, background)
     turned_image, turned_normals, turned_mask = draw_heads(heads, *turned, light, background)
+    lenders = _lenders(len(factors), images_per_person)
+    swapped_image, swapped_mask = draw(_expressed(factors, lenders))
     landmarks = project_weak_perspective(heads.vertices[:, MorphableModel.procedural().landmarks], *camera)[..., :2]
     landmarks = landmarks * (SIZE / background.shape[-1])
-    images, turned_images, seen, occluders = [], [], [], []
+    images, turned_images, swapped_images, seen, occluders = [], [], [], [], []
     for k, number in enumerate(numbers):
         picture = image[k].permute(1, 2, 0).double().numpy()
         hidden, clear, occluder = occlude(seed, number, picture, _sight(factors[k], picture, mask[k, 0], landmarks[k]))
         images.append(photograph(seed, number, hidden))
-        turned_images.append(photograph(seed, number, turned_image[k].permute(1, 2, 0).double().numpy()))
+        for pictures, other in ((turned_images, turned_image), (swapped_images, swapped_image)):
+            pictures.append(photograph(seed, number, other[k].permute(1, 2, 0).double().numpy()))
         seen.append(torch.from_numpy(clear >= 0.5).float())
         occluders.append(occluder)
     clear = torch.stack(seen)[:, None]
@@ -432,6 +465,9 @@ def _wild(seed: int, numbers: range, factors: list[FaceFactors]) -> Sample:
         "turned_image": torch.from_numpy(np.stack(turned_images)),
         "turned_weight": columns["turned_mask"],
         "turned_partner": [""] * len(factors),
+        "swapped_image": torch.from_numpy(np.stack(swapped_images)),
+        "swapped_weight": (255 * swapped_mask[:, 0]).byte(),
+        "swapped_partner": [_name("wild", seed, numbers[lender]) for lender in lenders],
         "occluder": occluders,
         "visible": (mask * clear).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1),
     }

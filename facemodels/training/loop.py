@@ -327,7 +327,9 @@ class _Trainer:
         torch.manual_seed(seed)  # for whatever draws without a generator
         with gradients_synchronised(self.step, last=number == training.accumulation - 1):
             with accelerator.autocast():
-                result = self.step(self.faces[rows.to(accelerator.device)], seed, done, first)
+                faces = self.faces[rows.to(accelerator.device)]
+                lenders = self.faces.image[faces.swapped_row] if training.weights.swapped_face else None
+                result = self.step(faces, seed, done, first, lenders)
             loss = result.total / training.accumulation
             (loss if accelerator.scaler is None else accelerator.scaler.scale(loss)).backward()
         values = {"objective": result.total, **result.terms}
@@ -515,7 +517,7 @@ def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:
     if not left_out:
         return faces
     say(f"{left_out} of {len(faces)} faces are left out: their picture is black or their numbers are not finite")
-    return faces[usable]
+    return faces.usable(usable)
 
 
 def _left(run: Path) -> str:

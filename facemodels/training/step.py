@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, full_precision
@@ -67,7 +67,14 @@ class TrainingStep(nn.Module):
         self.config = config
         self.objective = Objective(config.weights, morphable, adversary.error if adversary else None, verifier)
 
-    def forward(self, faces: Faces, seed: int, done: float = 1.0, first: int = 0) -> StepResult:
+    def forward(
+        self,
+        faces: Faces,
+        seed: int,
+        done: float = 1.0,
+        first: int = 0,
+        lenders: UInt8[Tensor, "n 3 h w"] | None = None,
+    ) -> StepResult:
         """The objective of a batch and its unweighted terms.
 
         Args:
@@ -75,6 +82,7 @@ class TrainingStep(nn.Module):
             seed: Fixes every draw of the step; the same on every process.
             done: How much of the run is done, from 0 to 1.
             first: Number, in the whole batch, of the first face; the parts of all processes are equally long.
+            lenders: Photos of `Faces.swapped_row`, for the term `swapped_face`; without them nobody lends anything.
         """
         device = faces.image.device
         generator = torch.Generator().manual_seed(seed)
@@ -85,14 +93,16 @@ class TrainingStep(nn.Module):
         with torch.autocast(device.type, enabled=False):
             lent = gather(faces.expression)[partner]
             truth = truth_from_faces(faces, self.network.shape_target, lent, turned)
-        decoded = self._decode(faces, truth, partner, turned, surround)
+        lenders = lenders[turned].float() / 255 if lenders is not None and self.config.weights.swapped_face else None
+        decoded = self._decode(faces, truth, partner, turned, surround, lenders)
         with torch.autocast(device.type, enabled=False):
             total, terms = self.objective(decoded, truth, self._ramps(done))
         return StepResult(total, terms, truth.image[surround], decoded.composite)
 
     def _turns(self) -> bool:
         weights = self.config.weights
-        return any((weights.turned_normals, weights.turned_face, weights.carried_codes, weights.cycle))
+        terms = ("turned_normals", "turned_face", "swapped_face", "carried_codes", "cycle")
+        return any(getattr(weights, name) for name in terms)
 
     def _ramps(self, done: float) -> dict[str, float]:
         config = self.config
@@ -104,11 +114,16 @@ class TrainingStep(nn.Module):
             ramps["adversarial"] = min(1.0, max(0.0, done - config.adversarial_start) / length)
         return ramps
 
-    def _decode(self, faces: Faces, truth: Truth, partner: Tensor, turned: Tensor, surround: Tensor) -> Decoded:
+    def _decode(
+        self, faces: Faces, truth: Truth, partner: Tensor, turned: Tensor, surround: Tensor, lenders: Tensor | None
+    ) -> Decoded:
         network, weights = self.network, self.config.weights
-        images = truth.image.to(network.encoder.head.weight.dtype)
-        codes = network.perceive(_contiguous(images))
-        face, turned_face = self._paint(codes, truth.turned_rotation, turned)
+        count = len(truth.image)
+        everyone = truth.image if lenders is None else torch.cat([truth.image, lenders])
+        everyone = network.perceive(_contiguous(everyone.to(network.encoder.head.weight.dtype)))
+        images, codes = truth.image.to(network.encoder.head.weight.dtype), everyone[:count]
+        lent = everyone.expression[count:] if lenders is not None else None
+        face, turned_face, swapped_face = self._paint(codes, truth.turned_rotation, turned, lent)
         some = codes[surround]
         known = truth.mask[surround] if self.config.known_mask else None
         if network.config.cut_background:
@@ -136,6 +151,7 @@ class TrainingStep(nn.Module):
             face=face,
             turned_rows=turned,
             turned=turned_face,
+            swapped=swapped_face,
             turned_codes=turned_codes,
             carried_codes=carried_codes,
             surround_rows=surround,
@@ -154,23 +170,23 @@ class TrainingStep(nn.Module):
     def _encode_again(self, images: Float[Tensor, "m 3 h w"]) -> Codes:
         return _float(self.network.perceive(_contiguous(images.clamp(0, 1))))
 
-    def _paint(self, codes: Codes, rotation: Float[Tensor, "m 9"], turned: Tensor) -> tuple[Face, Face | None]:
-        """Stream 2 in the own pose and, for some faces, in another; one call, as convolutions like batches."""
-        count = len(codes)
-        if len(turned) == 0:
-            return self.network.paint(codes.pose, codes.expression, codes.identity, codes.light), None
-        both = self.network.paint(
-            *(
-                torch.cat([own, other])
-                for own, other in (
-                    (codes.pose, rotation.to(codes.pose.dtype)),
-                    (codes.expression, codes.expression[turned]),
-                    (codes.identity, codes.identity[turned]),
-                    (codes.light, codes.light[turned]),
-                )
-            )
-        )
-        return both[:count], both[count:]
+    def _paint(
+        self, codes: Codes, rotation: Float[Tensor, "m 9"], turned: Tensor, lent: Float[Tensor, "m k"] | None
+    ) -> tuple[Face, Face | None, Face | None]:
+        """Stream 2 in the own pose and, for some faces, in another or with an expression lent by another.
+
+        One call, as convolutions like batches.
+        """
+        count, again = len(codes), len(turned)
+        some = codes[turned]
+        parts = [(codes.pose, codes.expression, codes.identity, codes.light)]
+        if again:
+            parts.append((rotation.to(codes.pose.dtype), some.expression, some.identity, some.light))
+        if again and lent is not None:
+            parts.append((some.pose, lent, some.identity, some.light))
+        faces = self.network.paint(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        own, others = faces[:count], faces[count:]
+        return own, others[:again] if again else None, others[again:] if len(parts) > 2 else None
 
 
 def strided(first: int, count: int, share: float) -> Int[Tensor, " rows"]:

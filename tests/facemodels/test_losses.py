@@ -38,7 +38,8 @@ def truth(model, faces) -> Truth:
 def decoded(model, faces, truth, training_config, morphable) -> Decoded:
     step = TrainingStep(model, training_config, morphable)
     with torch.no_grad():
-        return step._decode(faces, truth, PARTNER, TURNED, SURROUND)
+        lenders = faces.image[faces.swapped_row][TURNED].float() / 255
+        return step._decode(faces, truth, PARTNER, TURNED, SURROUND, lenders)
 
 
 def term(name, decoded, truth, morphable, adversary=None, verifier=None) -> float:

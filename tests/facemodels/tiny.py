@@ -32,4 +32,7 @@ def make_rows(count: int, seed: int = 0, held_out: int = 0, size: int = 64):
             "turned_image": image * (mask > 0)[..., None],
             "turned_weight": mask,
             "turned_partner": "",
+            "swapped_image": image * (mask > 0)[..., None],
+            "swapped_weight": mask,
+            "swapped_partner": f"{number ^ 1:06d}.jpg",
         }
