@@ -39,7 +39,9 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes weights, order and draws.")] = 0,
-    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or no.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, bf16, fp16 or no; auto is bf16 where it is fast.")
+    ] = None,
     sheet_every: Annotated[
         int | None, typer.Option(min=0, help="Steps between sheets and held-out measures; 0 for none.")
     ] = None,
@@ -62,8 +64,8 @@ def train(
     from facemodels.training import train as train_network
 
     network, training = find_preset(preset)
-    if precision not in (None, "bf16", "fp16", "no"):
-        raise InputError(f"there is no precision {precision!r}; choose bf16, fp16 or no")
+    if precision not in (None, "auto", "bf16", "fp16", "no"):
+        raise InputError(f"there is no precision {precision!r}; choose auto, bf16, fp16 or no")
     if minutes is None and steps is None:
         minutes = 25.0
     weights = training.weights if adversarial else dataclasses.replace(training.weights, adversarial=0.0)
