@@ -48,10 +48,10 @@ _FILES = ("file", "path")
 _PERSON_COLUMNS = {"identity": "person", "expression": "emotion"}
 _GRID_COLUMNS = {"expression": "expression_index", "pose": "pose_index", "light": "light_index"}
 _CANDIDATES = 200  # among which the pairs of the pictures are found
-_DECODED = 500  # faces whose every decoded picture is measured
+_DECODED = 300  # faces whose every decoded picture is measured
 _LEARNT = 4000  # faces that linear baselines learn from
 _TAUGHT = 1500  # faces that the judge of edits learns from
-_FACTORED = 1500  # faces that the factorization without labels learns from
+_FACTORED = 1000  # faces that the factorization without labels learns from
 _AHEAD = math.radians(20)
 
 
@@ -113,7 +113,7 @@ class Material:
 
     @cached_property
     def sample(self) -> list[int]:
-        """Rows of faces, evenly spread, for what decodes each of them: at most 500."""
+        """Rows of faces, evenly spread, for what decodes each of them: at most 300."""
         return spread(len(self.chosen), _DECODED).tolist()
 
     @cached_property

@@ -285,7 +285,7 @@ def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
     report(model, tmp_path, prepared, settings, progress=False)
     before = (tmp_path / "z0.safetensors").stat().st_mtime_ns
     text = report(model, tmp_path, prepared, settings, progress=False).read_text()
-    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 for 2 steps" in text
+    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 in 2 steps of 16" in text
 
 
 def test_without_a_set_faces_are_rendered_once(tmp_path, monkeypatch):
