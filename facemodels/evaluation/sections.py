@@ -36,7 +36,7 @@ from facemodels.sheets import interpolation_sheet, mesh_pictures, parts_sheet
 
 _FEWEST = 6  # faces of a label on a map
 _PERSONS = 18  # whose faces are in the leakage matrix
-_MAPPED = 1000  # faces on a t-SNE map
+_MAPPED = 600  # faces on a t-SNE map
 _EVALUATED = 300  # faces of `facemodels evaluate`, whose every measure decodes them anew
 _MEASURED = 100  # faces whose shapes are measured
 _READ = 60  # pairs whose edits the judge reads
@@ -288,12 +288,13 @@ def _cluster_table(maps: Mapping[str, Embedding]) -> Table:
         )
         for name, one in maps.items()
     ]
-    chance = next(iter(maps.values())).space.chance
+    first = next(iter(maps.values()))
     return Table(
         ["", "silhouette in the plane", "neighbours in the plane", "silhouette in full", "neighbours in full"],
         rows,
-        caption="Neighbours: share of faces whose label most of their five nearest neighbours have, faces of other"
-        f" persons where persons are known; chance is {chance:.1%}. Silhouette: 1 is best, 0 is none.",
+        caption=f"Of {len(first.rows)} faces. Neighbours: share of those whose label most of their five nearest"
+        " neighbours have, faces of other persons where persons are known; chance is"
+        f" {first.space.chance:.1%}. Silhouette: 1 is best, 0 is none.",
     )
 
 
@@ -318,8 +319,8 @@ def leakage(m: Material) -> Content:
     ]
     parts.append(_disentanglement_table(found))
     text = (
-        "A linear SVM tells every factor from every code. The paper does not measure this; a code may hold its factor"
-        " and yet leak into others, which Table 1 cannot see."
+        f"A linear SVM tells every factor from every code, of {len(rows)} faces. The paper does not measure this; a"
+        " code may hold its factor and yet leak into others, which Table 1 cannot see."
     )
     return Content(text, parts, {name: one.to_dict() for name, one in found.items()})
 
