@@ -214,7 +214,7 @@ def verifier():
     return Verifier(Thumbnail(), dataclasses.replace(FACTS, name="thumbnail", features=48))
 
 
-@pytest.mark.parametrize("kind", ["photos", "rendered"])
+@pytest.mark.parametrize("kind", ["photos", pytest.param("rendered", marks=pytest.mark.slow)])
 def test_a_verifier_tells_whose_face_a_swap_shows(model, labelled_set, verifier, tmp_path, monkeypatch, kind):
     from facemodels.evaluation import page as module
 
