@@ -10,6 +10,7 @@
     python -m benchmarks step                      another kind: a training step of the whole network
     python -m benchmarks faces --help              another kind: speed and accuracy of the face pipeline
     python -m benchmarks app                       another kind: a change on the page of `facemodels app`
+    python -m benchmarks split                     counts what split cores need on many GPUs, writes docs/distributed.md
     python -m benchmarks ablation --help           what each term of the objective brings to the swaps
 
 torch and the cases are imported only after the number of threads is known.
@@ -109,6 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import ablation
 
         return ablation.main(arguments[1:])
+    if arguments[:1] == ["split"]:
+        from benchmarks import split_cores
+
+        return split_cores.main(arguments[1:])
     if arguments[:1] == ["step"]:
         from benchmarks import step
 
@@ -148,9 +153,14 @@ def _path(options: argparse.Namespace) -> Path:
 
     from benchmarks import results
 
+    if options.results:
+        return options.results
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("benchmarks: no CUDA device; leave out --device cuda (`make bench`) to measure the CPU")
-    return options.results or results.path_for(results.device_name(options.device))
+        raise ValueError(
+            "benchmarks: no CUDA device; leave out --device cuda (`make bench`) to measure the CPU, or name a GPU's CSV"
+            " with --results to draw its tables"
+        )
+    return results.path_for(results.device_name(options.device))
 
 
 def _rows(options: argparse.Namespace) -> list[dict[str, str]]:

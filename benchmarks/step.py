@@ -206,7 +206,8 @@ class Trainer:
             autocast = partial(torch.autocast, self.device, torch.bfloat16, enabled=setting.precision == "bf16")
             mark("forward")
             with autocast():
-                result = self.step_module(self.faces, self.steps, 1.0)
+                lenders = self.faces.image[self.faces.swapped_row]
+                result = self.step_module(self.faces, self.steps, 1.0, 0, lenders)
             mark("backward")
             result.total.backward()
             mark("clipping")

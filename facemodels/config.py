@@ -126,7 +126,9 @@ class LossWeights(Settings):
         turned_normals: Normals of the codes in another pose against the render of that pose [M].
         face_mask: Binary cross-entropy of the face stream's own mask, in the own and the other pose [M].
         turned_face: The face in another pose against the photo itself, carried to that pose by the fit [M].
-        swapped_face: The face with another's expression against the photo carried to that expression by the fit [M].
+        swapped_face: The face with another's expression against its render; only rendered sets have them [M].
+        swapped_codes: What the encoder, held still, reads from the face with another's expression, against the codes
+            that it was decoded from [M].
         background: The background behind the face against what surrounds the face, filled in [M].
         carried_codes: Identity and expression codes of the carried photo against those of the photo, and its pose [M].
         cycle: Codes of the face decoded in another pose against the codes that were put in [M].
@@ -155,6 +157,7 @@ class LossWeights(Settings):
     face_mask: float = 0.0
     turned_face: float = 0.0
     swapped_face: float = 0.0
+    swapped_codes: float = 0.0
     background: float = 0.0
     carried_codes: float = 0.0
     cycle: float = 0.0
@@ -166,9 +169,9 @@ class TrainingConfig(Settings):
 
     Attributes:
         weights: Weights of the objective.
-        decorrelation_ramp: Share of the run over which the weights of the decorrelation, of carried codes and of the
-            cycle rise from 0; at their full weight from the start they keep the encoder from learning anything [M].
-            Not for a run with `start`.
+        decorrelation_ramp: Share of the run over which the weights of the decorrelation, of carried and swapped codes
+            and of the cycle rise from 0; at their full weight from the start they keep the encoder from learning
+            anything [M]. Not for a run with `start`.
         known_mask: Composite with the fitted model's mask instead of the predicted one, and judge the face stream on
             its own, so that only the face stream can paint the face [M].
         batch: Faces a step and process.
@@ -241,16 +244,15 @@ class TrainingConfig(Settings):
 _OURS = LossWeights(
     adversarial=0.3,
     swapped_shape=1.0,
-    decorrelation=8.0,
+    decorrelation=2.0,
     turned_normals=2.0,
-    face_mask=0.5,
+    face_mask=1.0,
     turned_face=2.0,
-    swapped_face=2.0,
     background=1.0,
     carried_codes=0.1,
 )
-# of rendered faces light and shape are known exactly
-_RENDERED = dataclasses.replace(_OURS, light=5.0, expression=1.0, shape=1.0)
+# of rendered faces light and shape are known exactly, and what they look like with another's expression
+_RENDERED = dataclasses.replace(_OURS, light=5.0, expression=1.0, shape=1.0, swapped_face=2.0)
 
 
 def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
@@ -284,9 +286,7 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
     "rendered": (_network(48, 24, 24), _training(_RENDERED)),
     "demo": (
         _network(32, 24, 24, rank=64),
-        _training(
-            dataclasses.replace(_RENDERED, adversarial=0.0, decorrelation=2.0, carried_codes=0.0), learning_rate=2e-3
-        ),
+        _training(dataclasses.replace(_RENDERED, adversarial=0.0, carried_codes=0.0), learning_rate=2e-3),
     ),
 }
 """Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the

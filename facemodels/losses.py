@@ -44,7 +44,7 @@ class Truth:
         swapped_shape: Target for the expression of another face of the batch, see `Decoded.partner`.
         turned_rotation, turned_mask, turned_normals: Renders of the faces `Decoded.turned_rows` in another pose.
         turned_image, turned_weight: The photos carried to that pose, and how far each pixel is known.
-        swapped_image, swapped_weight: The same photos carried to the expression of another face.
+        swapped_image, swapped_weight: The same faces with the expression of another, and where they are known.
     """
 
     image: Float[Tensor, "n 3 h w"]
@@ -75,7 +75,10 @@ class Decoded:
         face: Stream 2 in the own pose.
         turned_rows: The m faces that are also decoded in another pose and with another expression.
         turned: Stream 2 of these in the pose of `Faces.turned_rotation`, or None.
-        swapped: Stream 2 of these with the expression code of the faces `Faces.swapped_row`, or None.
+        swapped: Stream 2 of these with the expression code of others, or None: of the faces `Faces.swapped_row`, or of
+            others in the batch.
+        lent_coefficients: fc of the expression codes that those lend.
+        read_coefficients, read_identity: fc(z_exp) and z_id that the encoder, held still, reads from `swapped`.
         turned_codes: Codes of that picture, encoded again, or None.
         carried_codes: Codes of the carried photo of these, or None.
         surround_rows: The s faces whose mask and background are decoded.
@@ -92,6 +95,9 @@ class Decoded:
     turned_rows: Int[Tensor, " m"]
     turned: Face | None
     swapped: Face | None
+    lent_coefficients: Float[Tensor, "m n_expression"] | None
+    read_coefficients: Float[Tensor, "m n_expression"] | None
+    read_identity: Float[Tensor, "m k_identity"] | None
     turned_codes: Codes | None
     carried_codes: Codes | None
     surround_rows: Int[Tensor, " s"]
@@ -349,15 +355,35 @@ class TurnedFace:
 
 
 class SwappedFace:
-    """Absolute and squared error of the face with another's expression, against the photo carried to that expression.
-
-    The inside of a mouth that opens is unknown and left to what the network knows of mouths.
-    """
+    """Absolute and squared error of the face with another's expression, against its render, where there is one."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
         assert decoded.swapped is not None
         error = decoded.swapped.image - truth.swapped_image
         return masked_mean(error.abs() + error.square(), truth.swapped_weight)
+
+
+class SwappedCodes:
+    """Squared error of what the encoder reads from the face with another's expression.
+
+    The expression must be the one that was lent, in the units of E_exp; the identity the own one, in units of its
+    deviation over the batch. The encoder is held still, so that the decoders have to show what it sees in photos, and
+    the identity code cannot keep an expression that the swap should have taken away.
+
+    Args:
+        morphable: The model of the coefficients.
+    """
+
+    def __init__(self, morphable: MorphableModel):
+        self.weights = displacement(morphable.expression)
+
+    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
+        assert decoded.read_coefficients is not None and decoded.read_identity is not None
+        assert decoded.lent_coefficients is not None
+        expression = _weighted_error(decoded.read_coefficients, decoded.lent_coefficients.detach(), self.weights)
+        own = decoded.codes.identity.detach()
+        variance = gather(own).var(0).mean().clamp(min=1e-6)
+        return expression + (decoded.read_identity - own[decoded.turned_rows]).square().mean() / variance
 
 
 class Background:
@@ -458,6 +484,7 @@ class Objective:
             "face_mask": FaceMask(),
             "turned_face": TurnedFace(),
             "swapped_face": SwappedFace(),
+            "swapped_codes": SwappedCodes(morphable),
             "background": Background(),
             "carried_codes": CarriedCodes(),
             "cycle": Cycle(),

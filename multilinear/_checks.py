@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multilinear._arrays import is_array, is_boolean, namespace
+from multilinear.autograd._dispatch import is_distributed
 
 
 def check_array(function: str, name: str, value: Any) -> None:
@@ -60,6 +61,7 @@ def check_same_place(function: str, values: Sequence[Any]) -> None:
     if isinstance(first, Tensor):
         device = first.device
         if all(isinstance(value, Tensor) and value.device == device for value in values):
+            _check_all_or_none_distributed(function, values)
             return
         others = [value for value in values if not isinstance(value, Tensor)]
         mixed = others or [value for value in values if value.device != first.device]
@@ -72,6 +74,15 @@ def check_same_place(function: str, values: Sequence[Any]) -> None:
     if mixed:
         devices = [str(value.device) for value in values]
         raise ValueError(f"{function}: all tensors must be on one device, got {devices}; move them with .to(device)")
+
+
+def _check_all_or_none_distributed(function: str, values: Sequence[Tensor]) -> None:
+    if is_distributed(values) and not all(is_distributed([value]) for value in values):
+        kinds = [type(value).__name__ for value in values]
+        raise TypeError(
+            f"{function}: all tensors must be DTensors or none of them, got {kinds}; distribute the others over the "
+            f"same mesh, DTensor.from_local(z, mesh, [Replicate()]), or use multilinear.distributed.OutputParallel"
+        )
 
 
 def check_ndim(function: str, name: str, array: Any, ndim: int, form: str) -> None:

@@ -1,9 +1,9 @@
 """Multilinear layer: `torch.nn.Bilinear` for any number of inputs, with a full, Tucker or CP core."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import mul
 from typing import Literal
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module, Parameter, ParameterList, init
 
+from multilinear.autograd._dispatch import is_distributed
 from multilinear.contractions import mode_dot
 from multilinear.maps import multilinear_map
 from multilinear.products import khatri_rao
@@ -134,31 +135,36 @@ class Multilinear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws new initial values."""
-        bound = 1 / math.sqrt(math.prod(self.in_features))
-        with torch.no_grad():
-            if isinstance(self.core, CPCore):
-                _uniform_output(self.factors[0], self.core.rank)
-                for factor in self.factors[1:]:
-                    _unit_variance(factor, factor.shape[0])
-            elif isinstance(self.core, TuckerCore):
-                self._reset_tucker()
-            else:
-                init.uniform_(self.weight, -bound, bound)
-            if self.bias is not None:
-                init.uniform_(self.bias, -bound, bound)
+        """Draws new initial values.
 
-    def _reset_tucker(self) -> None:
-        fan_in = math.prod(self.weight.shape[1:])
-        for mode, factor in zip(self.factored_modes, self.factors, strict=True):
-            if mode:
-                _unit_variance(factor, factor.shape[0])
-            else:
-                _uniform_output(factor, factor.shape[1])
-        if 0 in self.factored_modes:
-            _unit_variance(self.weight, fan_in)
+        The rows of a parameter that is split over processes come each from a generator of its own, so that the values
+        do not depend on the number of processes (`multilinear.distributed`).
+        """
+        with torch.no_grad():
+            for parameter, draw in self._initial():
+                if is_distributed([parameter]):
+                    from multilinear.distributed import draw_rows
+
+                    draw_rows(parameter, draw)
+                else:
+                    draw(parameter)
+
+    def _initial(self) -> Iterator[tuple[Parameter, Callable[..., Tensor]]]:
+        """Every parameter with what draws its values."""
+        bound = 1 / math.sqrt(math.prod(self.in_features))
+        if isinstance(self.core, CPCore):
+            yield self.factors[0], _uniform_output(self.core.rank)
+            for factor in self.factors[1:]:
+                yield factor, _unit_variance(factor.shape[0])
+        elif isinstance(self.core, TuckerCore):
+            fan_in = math.prod(self.weight.shape[1:])
+            for mode, factor in zip(self.factored_modes, self.factors, strict=True):
+                yield factor, _unit_variance(factor.shape[0]) if mode else _uniform_output(factor.shape[1])
+            yield self.weight, _unit_variance(fan_in) if 0 in self.factored_modes else _uniform_output(fan_in)
         else:
-            _uniform_output(self.weight, fan_in)
+            yield self.weight, partial(init.uniform_, a=-bound, b=bound)
+        if self.bias is not None:
+            yield self.bias, partial(init.uniform_, a=-bound, b=bound)
 
     def forward(self, *inputs: Float[Tensor, "*_batch _size"]) -> Float[Tensor, "*batch outputs"]:
         """The layer's output for inputs `(..., in_features[m])`, whose leading dimensions broadcast."""
@@ -201,9 +207,9 @@ class Multilinear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}{core}"
 
 
-def _unit_variance(parameter: Tensor, fan_in: int) -> None:
-    init.normal_(parameter, std=1 / math.sqrt(fan_in))
+def _unit_variance(fan_in: int) -> Callable[..., Tensor]:
+    return partial(init.normal_, std=1 / math.sqrt(fan_in))
 
 
-def _uniform_output(parameter: Tensor, fan_in: int) -> None:
-    init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+def _uniform_output(fan_in: int) -> Callable[..., Tensor]:
+    return partial(init.uniform_, a=-1 / math.sqrt(fan_in), b=1 / math.sqrt(fan_in))

@@ -490,7 +490,7 @@ def test_thresholds_cover_the_table_of_the_dispatch(tmp_path, monkeypatch):
 
     smallest = {problem[0]: problem for problem in sorted(thresholds.problems(), key=lambda p: -p[1])}
     assert set(smallest) == set(_dispatch.SMALL)
-    monkeypatch.setattr(thresholds, "problems", lambda: iter(smallest.values()))
+    monkeypatch.setattr(thresholds, "problems", lambda device="cpu": iter(smallest.values()))
     monkeypatch.setattr(thresholds, "FRESH", (10, 10))
     assert thresholds.main(["--rounds", "1", "--out", str(tmp_path / "t.csv")]) == 0
     lines = (tmp_path / "t.csv").read_text().splitlines()

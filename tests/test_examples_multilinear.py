@@ -1,6 +1,10 @@
 """The examples of `multilinear` in other fields run, are short, and do what they say."""
 
+import os
+import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ NAMES = [
     "khatri_rao_layer",
     "kronecker_curvature",
     "polynomial_features",
+    "split_core",
     "tensor_fusion",
     "tensorly_backend",
     "wrong_gradient",
@@ -48,6 +53,21 @@ def test_cp_regression():
 def test_polynomial_features():
     first, second, third = run("polynomial_features")
     assert first > 0.2 and second > 0.1 and third < 1e-10
+
+
+@pytest.mark.slow
+def test_split_core():
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    errors = set()
+    for launcher in ([], torchrun):
+        command = [sys.executable, *launcher, str(EXAMPLES / "split_core.py")]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lines = re.findall(r"process (\d): (\d+) of 1000 rows; error of all (\d\.\d+e-\d+)", done.stdout)
+        processes = 2 if launcher else 1
+        assert sorted(line[:2] for line in lines) == [(str(i), str(1000 // processes)) for i in range(processes)]
+        errors |= {float(error) for *_, error in lines}
+    assert max(errors) < 0.01 and max(errors) == pytest.approx(min(errors), rel=1e-2)
 
 
 def test_kronecker_curvature():

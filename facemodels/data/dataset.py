@@ -24,10 +24,14 @@ Columns (one row per face, h = w = 64 or the size that was asked for; pixels of 
     turned_weight    PNG grey    how far turned_image is known: 255 seen in the photo, less where only the other side of
                                  the face was seen, 0 where neither was and off the face; (0, 0, 0) in turned_image
     turned_partner   string      name of the face of the same split whose pose it is; "" if none has it
-    swapped_image    PNG RGB     the photo carried to the expression of another face; synthetic faces are drawn anew
-    swapped_weight   PNG grey    how far swapped_image is known, as above; the inside of a mouth is not
-    swapped_partner  string      name of the face of the same split whose expression it is; "" if none is known, and
-                                 then nothing of swapped_image is used
+
+Sets of synthetic faces may have these columns; photos do not, as no fit tells how a photo would look with another
+expression (one carried to it by the fit keeps the folds of its own, and teaches that the identity code smiles):
+
+    swapped_image    PNG RGB     the same face in the own pose with the expression of another
+    swapped_weight   PNG grey    255 on the face
+    swapped_partner  string      name of the face of the same split whose expression it is; "" if that one is not in the
+                                 set, and then nothing of swapped_image is used
 
 Sets made from photos have these columns, too:
 
@@ -46,7 +50,7 @@ Further columns (labels for evaluation such as `person` or `emotion`) may follow
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +86,6 @@ REQUIRED_COLUMNS = (
     "turned_image",
     "turned_weight",
     "turned_partner",
-    "swapped_image",
-    "swapped_weight",
-    "swapped_partner",
 )
 _PICTURES = (
     "image",
@@ -109,7 +110,8 @@ class Faces(Rows):
 
     Attributes:
         swapped_row: Which face of all that were read lends its expression to `swapped_image`; it counts in the whole,
-            also where some rows were taken since. Faces without such a one name themselves and have no weight.
+            also where some rows were taken since. Faces without such a one name themselves and have no weight, as all
+            faces of a set that has no such pictures.
 
     The others are the columns of their names.
     """
@@ -246,11 +248,9 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
     def numbers(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(np.asarray(rows[name]), dtype=dtype)
 
-    names = list(rows["name"])
-    first = {name: row for row, name in reversed(list(enumerate(names)))}  # the photo, not its mirror image
-    lenders = torch.tensor([first.get(name, -1) for name in rows["swapped_partner"]])
+    image = channels_first("image")
     return Faces(
-        image=channels_first("image"),
+        image=image,
         normals=decode_normals(channels_first("normals")),
         mask=channels_first("mask"),
         rotation=numbers("rotation"),
@@ -263,10 +263,27 @@ def faces_from_rows(rows: datasets.Dataset) -> Faces:
         turned_mask=channels_first("turned_mask"),
         turned_image=channels_first("turned_image"),
         turned_weight=channels_first("turned_weight"),
-        swapped_image=channels_first("swapped_image"),
-        swapped_weight=channels_first("swapped_weight") * (lenders >= 0)[:, None, None, None],
-        swapped_row=torch.where(lenders >= 0, lenders, torch.arange(len(names))),
+        **_swapped(rows, image, channels_first),
     )
+
+
+def _swapped(rows: datasets.Dataset, image: Tensor, channels_first: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    own = torch.arange(len(rows))
+    if "swapped_image" not in rows.column_names:  # views that take no memory
+        nothing = image.new_zeros(1, 1, 1, 1)
+        return {
+            "swapped_image": nothing.expand_as(image),
+            "swapped_weight": nothing.expand_as(image[:, :1]),
+            "swapped_row": own,
+        }
+    place = {name: row for row, name in enumerate(rows["name"])}
+    lenders = torch.tensor([place.get(name, -1) for name in rows["swapped_partner"]])
+    known = lenders >= 0
+    return {
+        "swapped_image": channels_first("swapped_image"),
+        "swapped_weight": channels_first("swapped_weight") * known[:, None, None, None],
+        "swapped_row": torch.where(known, lenders, own),
+    }
 
 
 def encode_normals(normals: Int8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
@@ -378,6 +395,63 @@ def join_rows(directory: Path, files: Sequence[Path], fingerprint: str) -> None:
 def _schema(file: Path) -> Any:
     with pyarrow.OSFile(str(file), "rb") as source, pyarrow.ipc.open_stream(source) as reader:
         return reader.schema
+
+
+def join_sets(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> PreparedSet:
+    """Make one set to train on of several with the same morphable model: rendered faces of two designs, say.
+
+    Args:
+        paths: The sets, in the order of their rows.
+        out: Directory to make; it appears under its name only when it is complete.
+
+    Returns:
+        The set, opened. It has the splits of its parts, and the columns that training reads and all of them have;
+        labels of evaluation, whose numbers mean something else in each set, are left out.
+
+    Raises:
+        InputError: `out` exists, there are fewer than two sets, or they have other morphable models, pictures of
+            another size, or names in common.
+    """
+    check_new(out)
+    sets = [PreparedSet(path) for path in paths]
+    if len(sets) < 2:
+        raise InputError("joining takes two sets or more; name them all")
+    first, *others = sets
+    seen = set(first.table["name"])
+    for other in others:
+        other.require_size(first.size)
+        if other.morphable.fingerprint() != first.morphable.fingerprint():
+            raise InputError(
+                f"{other.path} is of another morphable model than {first.path}: their coefficients mean something else;"
+                " prepare one of them anew"
+            )
+        names = set(other.table["name"])
+        if names & seen:
+            raise InputError(
+                f"{other.path} has names that are there already, such as {min(names & seen)}; take another seed"
+            )
+        seen |= names
+    wanted = (*REQUIRED_COLUMNS, "swapped_image", "swapped_weight", "swapped_partner")
+    columns = [name for name in wanted if all(name in one.table.column_names for one in sets)]
+    table = datasets.concatenate_datasets([one.table.select_columns(columns) for one in sets])
+    info = {"faces": len(table), "source": "joined", "sets": [one.info for one in sets]}
+    out = Path(out)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    quiet = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        table.save_to_disk(str(partial), max_shard_size=_SHARD_BYTES)
+        first.morphable.save(partial / "morphable.safetensors")
+        (partial / "preparation.json").write_text(json.dumps(info, indent=1) + "\n")
+        partial.rename(out)
+    except OSError as error:
+        raise InputError(f"{out} could not be written ({error}); nothing of it is left") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if quiet:
+            datasets.enable_progress_bars()
+    return PreparedSet(out)
 
 
 def check_new(path: str | os.PathLike[str]) -> None:

@@ -43,7 +43,7 @@ from facemodels.fitting.shape import Correspondence, correspond, fit
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
 
-FORMAT = 5
+FORMAT = 4
 """Goes up when the same settings give another set."""
 
 _GROUP = 8  # photos sent to a process together ...

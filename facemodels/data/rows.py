@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d, normalize
+from torch.nn.functional import avg_pool2d, normalize
 
 from facemodels.config import SIZE
 from facemodels.data.workspace import Workspace
@@ -70,21 +70,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Partners:
-    """Faces in whose poses, or with whose expressions, others can be shown.
+class Poses:
+    """Poses in which other faces can be shown, and the names of the faces that have them."""
 
-    Attributes:
-        rotation: Their poses.
-        expression: Their raw coefficients.
-        names: Their names.
-    """
-
-    rotation: Float[Tensor, "partners 3 3"]
-    expression: Float[Tensor, "partners n_expression"]
+    rotation: Float[Tensor, "poses 3 3"]
     names: Sequence[str]
-
-    def __getitem__(self, rows: Tensor) -> "Partners":
-        return Partners(self.rotation[rows], self.expression[rows], [self.names[row] for row in rows.tolist()])
 
 
 @dataclass(frozen=True)
@@ -98,8 +88,7 @@ class Learned:
         samples: Vertices at which the light is read.
         albedo: Mean albedo there.
         usual_pitch: Median pitch in radians.
-        partners: What other poses and expressions are drawn from.
-        members: For each split, which of these belong to it.
+        poses: For each split, what other poses are drawn from.
         mirrored: For each vertex, the one on the other side of the face.
     """
 
@@ -109,8 +98,7 @@ class Learned:
     samples: Int[Tensor, " samples"]
     albedo: Float[Tensor, " samples"]
     usual_pitch: float
-    partners: Partners
-    members: dict[str, Int[Tensor, " members"]]
+    poses: dict[str, Poses]
     mirrored: Int[Tensor, " vertices"]
 
     def rows(self, faces: Batch, generator: torch.Generator) -> Iterator[dict[str, Any]]:
@@ -118,53 +106,46 @@ class Learned:
 
         Args:
             faces: In their order.
-            generator: Draws the other poses and expressions.
+            generator: Draws the other poses.
         """
         for start in range(0, len(faces), _BATCH):
             batch = faces[start : start + _BATCH]
-            columns = {**self._columns(batch, *self._drawn(batch.splits, generator)), **batch.others}
+            columns = {**self._columns(batch, self._partners(batch.splits, generator)), **batch.others}
             for place, (name, split) in enumerate(zip(batch.names, batch.splits, strict=True)):
                 yield {"name": name, "split": split, **{key: values[place] for key, values in columns.items()}}
 
-    def _drawn(self, splits: Sequence[str], generator: torch.Generator) -> tuple[Partners, Partners]:
-        """For each face, of its split, one that lends its pose and one that lends its expression."""
-        posed = torch.empty(len(splits), dtype=torch.long)
-        expressive = torch.empty(len(splits), dtype=torch.long)
-        for split, members in self.members.items():
-            rows = torch.tensor([value == split for value in splits])
-            count = int(rows.sum())
-            if count:
-                yaw = matrix_to_euler(self.partners.rotation[members])[0]
-                posed[rows] = members[draw_partners(yaw, count, generator)]
-                expressive[rows] = members[torch.randint(len(members), (count,), generator=generator)]
-        return self.partners[posed], self.partners[expressive]
+    def _partners(self, splits: Sequence[str], generator: torch.Generator) -> Poses:
+        rotation = torch.empty(len(splits), 3, 3)
+        names = [""] * len(splits)
+        for split, poses in self.poses.items():
+            rows = [row for row, value in enumerate(splits) if value == split]
+            if rows:
+                drawn = draw_partners(matrix_to_euler(poses.rotation)[0], len(rows), generator)
+                rotation[rows] = poses.rotation[drawn]
+                for row, number in zip(rows, drawn, strict=True):
+                    names[row] = poses.names[int(number)]
+        return Poses(rotation, names)
 
-    def _columns(self, batch: Batch, posed: Partners, expressive: Partners) -> dict[str, Any]:
+    def _columns(self, batch: Batch, partners: Poses) -> dict[str, Any]:
         images = torch.from_numpy(batch.images)
         size = images.shape[1]
         fit = batch.fit.enlarged(size / SIZE)
-        turned_fit = self.transfer.turn(batch.fit, posed.rotation).enlarged(size / SIZE)
-        swapped_fit = self.transfer.express(batch.fit, expressive.expression, expressive.rotation).enlarged(size / SIZE)
+        turned_fit = self.transfer.turn(batch.fit, partners.rotation).enlarged(size / SIZE)
         vertices, own = surface(fit, self.morphable, size)
         _, turned = surface(turned_fit, self.morphable, size)
-        _, swapped = surface(swapped_fit, self.morphable, size)
         seen = observe(images, own.normals, vertices, fit, self.morphable, self.samples)
         light = solve_light(seen, self.albedo)
-        (carried, weight), (expressed, known) = (
-            carry(
-                images.movedim(3, 1) / 255,
-                own,
-                other,
-                fit.rotation,
-                other_fit.rotation,
-                light,
-                self.morphable.triangles,
-                self.mirrored,
-                reach=closing(size) // 2,
-            )
-            for other, other_fit in ((turned, turned_fit), (swapped, swapped_fit))
+        carried, weight = carry(
+            images.movedim(3, 1) / 255,
+            own,
+            turned,
+            fit.rotation,
+            turned_fit.rotation,
+            light,
+            self.morphable.triangles,
+            self.mirrored,
+            reach=closing(size) // 2,
         )
-        known = known * (1 - mouth_inside(swapped, self.morphable))
         identity, expression = (values.clamp(-MAX_COEFFICIENT, MAX_COEFFICIENT) for values in self.cleaning(batch.fit))
         yaw, pitch, _ = matrix_to_euler(fit.rotation)
         columns = {
@@ -181,15 +162,12 @@ class Learned:
             "turned_mask": _as_grey(turned.mask),
             "turned_image": (255 * carried).round().to(torch.uint8).movedim(1, -1),
             "turned_weight": _as_grey(weight),
-            "swapped_image": (255 * expressed * (known > 0)).round().to(torch.uint8).movedim(1, -1),
-            "swapped_weight": _as_grey(known),
             "quality": batch.fit.error,
             "coefficient_norm": coefficient_norm(fit),
             "mask_agreement": mask_agreement(own.mask, batch.points * (size / SIZE)),
             "light_error": light_error(seen, self.albedo, light),
         }
-        names = {"turned_partner": posed.names, "swapped_partner": expressive.names}
-        return {name: values.numpy() for name, values in columns.items()} | names
+        return {**{name: values.numpy() for name, values in columns.items()}, "turned_partner": partners.names}
 
 
 def learn(work: Workspace, counts: Sequence[int], training: int, morphable: MorphableModel, strength: float) -> Learned:
@@ -207,18 +185,16 @@ def learn(work: Workspace, counts: Sequence[int], training: int, morphable: Morp
     """
     total = sum(counts)
     learnt, names = _gather(work, counts, _spread(0, training, _LEARNT_FACES), strength)
-    lenders, members = learnt, {"train": torch.arange(len(names))}
+    poses = {"train": Poses(learnt.rotation, names)}
     if total > training:
-        others, more = _gather(work, counts, _spread(training, total, _LEARNT_FACES), strength)
-        lenders, members["test"] = Fit.concatenate([learnt, others]), len(names) + torch.arange(len(more))
-        names += more
-    partners = Partners(lenders.rotation, lenders.expression, names)
+        others, names = _gather(work, counts, _spread(training, total, _LEARNT_FACES), strength)
+        poses["test"] = Poses(others.rotation, names)
     transfer, cleaning = PoseTransfer.fit(learnt), Cleaning.fit(learnt, morphable)
     samples = surface_samples(morphable)
     views = _observed(work, counts, _spread(0, training, _ALBEDO_FACES), morphable, samples, strength)
     pitch = float(matrix_to_euler(learnt.rotation)[1].median())
     mirrored = mirrored_vertices(morphable)
-    return Learned(morphable, cleaning, transfer, samples, mean_albedo(views), pitch, partners, members, mirrored)
+    return Learned(morphable, cleaning, transfer, samples, mean_albedo(views), pitch, poses, mirrored)
 
 
 def batch_of_shard(work: Workspace, number: int, first: int, training: int, strength: float, mirror: bool) -> Batch:
@@ -311,15 +287,6 @@ def surface(fit: Fit, morphable: MorphableModel, size: int) -> tuple[Float[Tenso
     # One sample a pixel picks single triangles of the rims of eyes and lips; the mean of 3x3 pixels shows the surface.
     normals = normalize(avg_pool2d(seen.normals, 3, stride=1, padding=1), dim=1) * seen.mask
     return vertices, replace(seen, normals=normals)
-
-
-def mouth_inside(seen: Surface, morphable: MorphableModel) -> Float[Tensor, "n 1 height width"]:
-    """1 on closed holes of a rendered face below its nose, and one pixel around: models have no inside of the mouth."""
-    holes = seen.mask * (1 - seen.meshed)
-    nose = seen.screen[:, morphable.landmarks[33], 1]
-    rows = torch.arange(holes.shape[2]) + 0.5
-    holes = holes * (rows > nose[:, None])[:, None, :, None]
-    return max_pool2d(holes, 3, stride=1, padding=1)
 
 
 def closing(size: int) -> int:

@@ -273,7 +273,7 @@ def _shard(
         sample["split"] = "test" if sample["person"] >= held_out else "train"
     there = {sample["name"]: sample["split"] for sample in samples}
     for sample in samples:
-        for partner in ("turned_partner", "swapped_partner"):
+        for partner in {"turned_partner", "swapped_partner"} & sample.keys():
             if there.get(sample[partner]) != sample["split"]:  # a smaller set ends before it
                 sample[partner] = ""
     return samples
@@ -425,9 +425,6 @@ def _cells(seed: int, numbers: range, factors: list[FaceFactors], images_per_per
         "turned_image": images[partner],
         "turned_weight": columns["turned_mask"],
         "turned_partner": [_name("facefactors", seed, numbers[number]) for number in partner.tolist()],
-        "swapped_image": torch.zeros_like(images),
-        "swapped_weight": torch.zeros_like(columns["mask"]),
-        "swapped_partner": [""] * len(factors),
         "expression_index": [cell.expression for cell in cells],
         "pose_index": [cell.pose for cell in cells],
         "light_index": [cell.light for cell in cells],

@@ -91,12 +91,6 @@ class PoseTransfer:
         identity, expression, scale, shift = moved.to(fit.scale.dtype).split(sizes, dim=1)
         return replace(fit, rotation=rotation, identity=identity, expression=expression, scale=scale[:, 0], shift=shift)
 
-    def express(self, fit: Fit, expression: Float[Tensor, "n n_expression"], rotation: Float[Tensor, "n 3 3"]) -> Fit:
-        """The faces of `fit` with expressions that were fitted to other faces in the poses `rotation`."""
-        place = slice(fit.identity.shape[1], fit.identity.shape[1] + fit.expression.shape[1])
-        moved = expression.double() + (self.trend(fit.rotation) - self.trend(rotation))[:, place]
-        return replace(fit, expression=moved.to(fit.expression))
-
 
 @dataclass(frozen=True)
 class Cleaning:

@@ -215,11 +215,16 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
         InputError: There is none at `path`, or it has other sizes or another morphable model.
     """
     loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path))
+    if loaded.morphable is None:  # exported without it: its fingerprint is compared
+        loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path), morphable=network.morphable)
     changed = _changes(loaded.config.to_dict(), network.config.to_dict(), "here")
     if changed or _differ(loaded.morphable, network.morphable):
         reason = "; ".join(changed) or "another morphable model"
         raise InputError(f"{path} is no network to start from ({reason}); choose its preset, and a set like its own")
-    network.load_state_dict(loaded.state_dict())
+    weights = loaded.state_dict()
+    if "shape_factor" in weights:  # in float16 it would be another space of shapes
+        weights["shape_factor"] = network.state_dict()["shape_factor"]
+    network.load_state_dict(weights)
 
 
 def load_state(path: Path, trained: Trained) -> None:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from facemodels.errors import InputError
 from facemodels.precision import fast_bfloat16
+from multilinear.distributed import is_lost_process as is_lost_process
 
 TIMEOUT = datetime.timedelta(minutes=10)
 """How long a process waits for the others: while one reads its faces, writes a checkpoint or draws a sheet."""
@@ -110,12 +111,3 @@ def end_processes() -> None:
     """Leave the group of processes; those that are still in it are not waited for."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def is_lost_process(error: RuntimeError) -> bool:
-    """Whether an error says that another process does not answer."""
-    text = str(error).lower()
-    return isinstance(error, torch.distributed.DistError) or any(
-        sign in text
-        for sign in ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe")
-    )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -18,7 +19,7 @@ from facemodels.networks.verification import Verifier
 from facemodels.parallel import gather, processes
 from facemodels.training.adversary import Adversary
 
-_RAMPED = ("decorrelation", "carried_codes", "cycle")
+_RAMPED = ("decorrelation", "carried_codes", "swapped_codes", "cycle")
 """Terms that codes which say nothing satisfy best: from the start, they would keep the encoder from learning."""
 
 _LONGEST_RAMP = 0.1  # share of the run over which the adversary enters, at most
@@ -82,7 +83,7 @@ class TrainingStep(nn.Module):
             seed: Fixes every draw of the step; the same on every process.
             done: How much of the run is done, from 0 to 1.
             first: Number, in the whole batch, of the first face; the parts of all processes are equally long.
-            lenders: Photos of `Faces.swapped_row`, for the term `swapped_face`; without them nobody lends anything.
+            lenders: Photos of `Faces.swapped_row`, for the term `swapped_face`; without them the term is left out.
         """
         device = faces.image.device
         generator = torch.Generator().manual_seed(seed)
@@ -96,12 +97,13 @@ class TrainingStep(nn.Module):
         lenders = lenders[turned].float() / 255 if lenders is not None and self.config.weights.swapped_face else None
         decoded = self._decode(faces, truth, partner, turned, surround, lenders)
         with torch.autocast(device.type, enabled=False):
-            total, terms = self.objective(decoded, truth, self._ramps(done))
+            left_out = {} if lenders is not None else {"swapped_face": 0.0}
+            total, terms = self.objective(decoded, truth, self._ramps(done) | left_out)
         return StepResult(total, terms, truth.image[surround], decoded.composite)
 
     def _turns(self) -> bool:
         weights = self.config.weights
-        terms = ("turned_normals", "turned_face", "swapped_face", "carried_codes", "cycle")
+        terms = ("turned_normals", "turned_face", "swapped_face", "swapped_codes", "carried_codes", "cycle")
         return any(getattr(weights, name) for name in terms)
 
     def _ramps(self, done: float) -> dict[str, float]:
@@ -122,7 +124,10 @@ class TrainingStep(nn.Module):
         everyone = truth.image if lenders is None else torch.cat([truth.image, lenders])
         everyone = network.perceive(_contiguous(everyone.to(network.encoder.head.weight.dtype)))
         images, codes = truth.image.to(network.encoder.head.weight.dtype), everyone[:count]
+        partner_expression = gather(codes.expression)[partner]
         lent = everyone.expression[count:] if lenders is not None else None
+        if lent is None and weights.swapped_codes:
+            lent = partner_expression[turned]
         face, turned_face, swapped_face = self._paint(codes, truth.turned_rotation, turned, lent)
         some = codes[surround]
         known = truth.mask[surround] if self.config.known_mask else None
@@ -145,6 +150,11 @@ class TrainingStep(nn.Module):
                 seen = truth.turned_weight
                 carried = seen * truth.turned_image + (1 - seen) * turned_face.image.detach()
                 carried_codes = self._encode_again(inside * carried + (1 - inside) * around)
+        lent_coefficients = read_coefficients = read_identity = None
+        if swapped_face is not None and lent is not None and weights.swapped_codes:
+            shown = truth.mask[turned] * swapped_face.image + (1 - truth.mask[turned]) * truth.image[turned]
+            read_coefficients, read_identity = self._read(shown)
+            lent_coefficients = full_precision(network.expression_coefficients(lent))
         codes = _float(codes)
         return Decoded(
             codes=codes,
@@ -152,6 +162,9 @@ class TrainingStep(nn.Module):
             turned_rows=turned,
             turned=turned_face,
             swapped=swapped_face,
+            lent_coefficients=lent_coefficients,
+            read_coefficients=read_coefficients,
+            read_identity=read_identity,
             turned_codes=turned_codes,
             carried_codes=carried_codes,
             surround_rows=surround,
@@ -161,7 +174,7 @@ class TrainingStep(nn.Module):
             expression_coefficients=full_precision(network.expression_coefficients(codes.expression)),
             identity_coefficients=full_precision(network.identity_coefficients(codes.identity)),
             shape_core=network.shape_core.weight,
-            partner_expression=gather(codes.expression)[partner],
+            partner_expression=full_precision(partner_expression),
             frontal=full_precision(frontal),
             frontal_normals=full_precision(frontal_normals),
             frontal_rows=rows,
@@ -169,6 +182,13 @@ class TrainingStep(nn.Module):
 
     def _encode_again(self, images: Float[Tensor, "m 3 h w"]) -> Codes:
         return _float(self.network.perceive(_contiguous(images.clamp(0, 1))))
+
+    def _read(self, images: Float[Tensor, "m 3 h w"]) -> tuple[Tensor, Tensor]:
+        """fc(z_exp) and z_id of pictures, with gradients for the pictures but none for the encoder."""
+        network = self.network
+        features, _ = _held_still(network.encoder, _contiguous(images.clamp(0, 1)))
+        expression = _held_still(network.expression_coefficients, _held_still(network.heads["expression"], features))
+        return full_precision(expression), full_precision(_held_still(network.heads["identity"], features))
 
     def _paint(
         self, codes: Codes, rotation: Float[Tensor, "m 9"], turned: Tensor, lent: Float[Tensor, "m k"] | None
@@ -205,6 +225,11 @@ def strided(first: int, count: int, share: float) -> Int[Tensor, " rows"]:
     chosen = ((number + 1) * share + 1e-9).floor() > (number * share + 1e-9).floor()
     rows = chosen.nonzero().flatten()
     return rows if len(rows) or share == 0 else torch.zeros(1, dtype=torch.long)
+
+
+def _held_still(module: nn.Module, *inputs: Tensor) -> Any:
+    weights = {name: value.detach() for name, value in module.named_parameters()}
+    return torch.func.functional_call(module, weights, inputs)
 
 
 def _float(codes: Codes) -> Codes:

@@ -5,13 +5,16 @@
     kernel      forward and analytic backward pass written for the device, behind the operator
 
 The analytic backward pass costs some microseconds of Python and saves a pass over memory or two. Where the whole
-problem takes as long as the Python, the formula is faster: below `SMALL` elements of the largest tensor involved.
-`python -m benchmarks thresholds` measures the line; what it found is in benchmarks/results/thresholds.csv.
+problem takes as long as the Python, the formula is faster: below `SMALL` elements of the largest tensor involved on a
+CPU, and below `SMALL_ON_CUDA` on a GPU, which computes a hundred times as much meanwhile.
+`python -m benchmarks thresholds` measures the lines; what it found is in benchmarks/results/thresholds*.csv.
 
 A kernel runs at the sizes at which it was measured to be the fastest, and where nothing was measured, not at all
 (`KERNELS`). `use("triton")` asks for it whatever the size.
 """
 
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -35,10 +38,21 @@ SMALL = {  # autodiff's time over analytic's at sizes around the line (benchmark
 }
 """Elements of the largest tensor from which the analytic backward pass is the faster one on a CPU."""
 
-KERNELS: dict[str, int] = {}
+SMALL_ON_CUDA = {  # the same on an H100 (thresholds-nvidia-h100-80gb-hbm3.csv), whose host was busy with other work
+    "face_splitting": 100_000_000,  # (9, 15, 80): 0.76 at 44 million, 0.97 at 177 million
+    "multilinear_map": math.inf,  # 0.63 at 20 million, 0.79 at 80 million
+    "multilinear_loss": math.inf,  # 0.83 at 80 million; the paper's cores 0.73 to 0.94, once 1.07
+    "mode_dot": 50_000_000,  # 0.98 at 18 million, 1.84 at 125 million
+    "outer_mode_dot": math.inf,  # 0.67 at 18 million, 0.96 at 125 million
+    "cp_to_tensor": math.inf,  # 0.78 at 18 million, 0.77 at 125 million
+}
+
+KERNELS: dict[str, int] = {  # the faster of the others over the kernel, ibid.
+    "face_splitting": 100_000_000,  # (9, 15, 80): 0.86 at 44 million, 1.78 at 177 million
+}
 """Elements of the largest tensor from which the kernel of an operator is the fastest on a CUDA device.
 
-No kernel has been measured on one yet, so "auto" runs none. A row names its device and the table it was read from.
+That of `multilinear_loss` was not: 0.96 to 1.06 for up to 16 samples and small cores, 0.34 for 64 on the paper's.
 """
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -91,11 +105,23 @@ def backend() -> Backend:
     return _backend
 
 
-def takes_formula(operator: str, elements: int) -> bool:
-    """Whether torch's tape should differentiate the forward formula of a problem of this size."""
+def takes_formula(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:
+    """Whether torch's tape should differentiate the forward formula of a problem of this size, on its device.
+
+    Not for tensors that are split over processes: the operator sums small gradients over them, the tape large products.
+    """
     if _backend == "auto":
-        return not torch.compiler.is_compiling() and elements < SMALL[operator]
+        small = SMALL_ON_CUDA if tensors[0].is_cuda else SMALL
+        return elements < small[operator] and not torch.compiler.is_compiling() and not is_distributed(tensors)
     return _backend == "autodiff"
+
+
+def is_distributed(tensors: Sequence[Tensor]) -> bool:
+    """Whether one of the tensors is a DTensor. Does not import what defines them: without it there are none."""
+    if all(type(tensor) in (Tensor, Parameter) for tensor in tensors) or torch.compiler.is_compiling():
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
 
 
 def takes_kernel(operator: str, elements: int, tensors: Sequence[Tensor]) -> bool:

@@ -19,6 +19,7 @@ Which of torch's mechanisms carries the derivative depends on who asks:
     everything else   a dispatcher operator: eager, autograd, torch.compile, torch.export, meta and fake tensors
 
 Small problems take the formula, too (`_dispatch.py`). A device may have code of its own behind the dispatcher operator.
+How tensors that are split over processes go through it says the einsum that the operator is (`_sharding.py`).
 
 No single mechanism of torch 2.13 serves all three: a dispatcher operator alone returns zero tangents in forward
 mode without an error, and an autograd.Function with a `jvp` method is rejected or dropped by torch.compile.
@@ -30,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multilinear.autograd._dispatch import check_backend, takes_formula
+from multilinear.autograd._dispatch import check_backend, is_distributed, takes_formula
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
 
 _LIBRARY = torch.library.Library("multilinear", "DEF")
@@ -45,6 +46,7 @@ class MultilinearOperator:
     Args:
         name: Name in torch's operator library.
         arguments: Names of the tensors, two or more.
+        equation: What the operator is as an einsum, "oab,na,nb->no"; merged dimensions of the result in brackets.
         forward: `forward(*tensors)`, in ATen operations.
         backward: `backward(gradient, tensors, needed)`: for every tensor its gradient, or None where `needed` is False.
         elements: `elements(*tensors)`, the size of the largest tensor involved, by which `_dispatch.py` chooses.
@@ -55,6 +57,7 @@ class MultilinearOperator:
         self,
         name: str,
         arguments: Sequence[str],
+        equation: str,
         forward: Forward,
         backward: Backward,
         *,
@@ -62,6 +65,7 @@ class MultilinearOperator:
         kernels: Mapping[str, tuple[Forward, Backward]] | None = None,
     ):
         self.name = name
+        self.equation = equation
         self.formula = forward
         self.backward_formula = backward
         self._kind = name.rstrip("_0123456789")
@@ -71,12 +75,14 @@ class MultilinearOperator:
         self._operator = getattr(torch.ops.multilinear, name).default
         self._backward_operator = getattr(torch.ops.multilinear, f"{name}_backward").default
         self._function, self._backward_function = _make_functions(self)
+        self._is_sharded = False
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """`forward(*tensors)`, differentiable."""
         check_backend(self._kind, tensors[0])
-        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
+        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors), tensors):
             return self.formula(*tensors)
+        self._prepare(tensors)
         if functorch_active():
             return self.formula(*tensors) if torch.compiler.is_compiling() else self._function.apply(*tensors)
         return self._operator(*tensors)
@@ -84,21 +90,30 @@ class MultilinearOperator:
     def backward(self, gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
         """`backward(gradient, tensors, needed)`, differentiable."""
         needed = [bool(need) for need in needed]
-        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors)):
+        if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors), tensors):
             return self.backward_formula(gradient, tensors, needed)
+        self._prepare(tensors)
         if functorch_active():
             if torch.compiler.is_compiling():
                 return self.backward_formula(gradient, tensors, needed)
             results = self._backward_function.apply(needed, gradient, *tensors)
         else:
-            results = self._backward_operator(gradient, *tensors, needed)
+            results = self._backward_operator(gradient, *tensors, to_bits(needed))
         return [result if need else None for result, need in zip(results, needed, strict=True)]
+
+    def _prepare(self, tensors: Sequence[Tensor]) -> None:
+        """Tells DTensor its rules, the first time that one comes."""
+        if is_distributed(tensors) and not self._is_sharded:
+            from multilinear.autograd._sharding import register
+
+            register(self.equation, self._operator, self._backward_operator)
+            self._is_sharded = True
 
     def _register(self, name: str, arguments: Sequence[str]) -> None:
         tensors = ", ".join(f"Tensor {argument}" for argument in arguments)
         gradients = ", ".join(["Tensor"] * len(arguments))
         _LIBRARY.define(f"{name}({tensors}) -> Tensor")
-        _LIBRARY.define(f"{name}_backward(Tensor gradient, {tensors}, bool[] needed) -> ({gradients})")
+        _LIBRARY.define(f"{name}_backward(Tensor gradient, {tensors}, int needed) -> ({gradients})")
 
         for key in ("CompositeExplicitAutograd", *self.kernels):
             self._implement(key)
@@ -108,7 +123,7 @@ class MultilinearOperator:
 
         def save_backward(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
             ctx.save_for_backward(*inputs[:-1])
-            ctx.needed = inputs[-1]
+            ctx.needed = from_bits(inputs[-1], len(inputs) - 2)
             ctx.set_materialize_grads(False)
 
         def differentiate(ctx: Any, gradient: Tensor) -> "tuple[Tensor | None, ...]":
@@ -129,7 +144,8 @@ class MultilinearOperator:
         def batched_backward(info: Any, in_dims: Sequence[int | None], gradient: Tensor, *arguments: Any) -> Any:
             *tensors, needed = arguments
             gradient = _lift_fully(info.batch_size, in_dims[0], gradient)
-            return self._backward_operator(gradient, *_lift(in_dims[1:], tensors), needed), _out_dims(needed)
+            results = self._backward_operator(gradient, *_lift(in_dims[1:], tensors), needed)
+            return results, _out_dims(from_bits(needed, len(tensors)))
 
         torch.library.register_vmap(f"multilinear::{name}", batched, lib=_LIBRARY)
         torch.library.register_vmap(f"multilinear::{name}_backward", batched_backward, lib=_LIBRARY)
@@ -145,7 +161,7 @@ class MultilinearOperator:
         def run_backward(*arguments: Any) -> tuple[Tensor, ...]:
             *given, needed = arguments
             gradient, *tensors = (tensor.detach() for tensor in given)
-            return _fill(pair()[1](gradient, tensors, needed), gradient)
+            return _fill(pair()[1](gradient, tensors, from_bits(needed, len(tensors))), gradient)
 
         for suffix, function in (("", run), ("_backward", run_backward)):
             _LIBRARY.impl(f"{self.name}{suffix}", function, key)
@@ -197,7 +213,7 @@ def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
     class BackwardFunction(torch.autograd.Function):
         @staticmethod
         def forward(needed: list[bool], gradient: Tensor, *tensors: Tensor) -> Any:
-            return operator._backward_operator(gradient, *tensors, needed)
+            return operator._backward_operator(gradient, *tensors, to_bits(needed))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -218,6 +234,16 @@ def _make_functions(operator: MultilinearOperator) -> tuple[Any, Any]:
     Function.__name__ = operator.name
     BackwardFunction.__name__ = f"{operator.name}_backward"
     return Function, BackwardFunction
+
+
+def to_bits(needed: Sequence[bool]) -> int:
+    """Which gradients are needed, the first tensor's the lowest bit: DTensor's cache tells integers apart."""
+    return sum(1 << position for position, need in enumerate(needed) if need)
+
+
+def from_bits(bits: int, count: int) -> list[bool]:
+    """What `to_bits` took."""
+    return [bool(bits >> position & 1) for position in range(count)]
 
 
 def _lift(in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -62,7 +62,12 @@ def elements(*factors: Tensor) -> int:
 
 OPERATORS = {
     order: MultilinearOperator(
-        f"cp_to_tensor_{order}", [f"factor{m}" for m in range(order)], forward, backward, elements=elements
+        f"cp_to_tensor_{order}",
+        [f"factor{m}" for m in range(order)],
+        ",".join(f"{mode}r" for mode in "abcd"[:order]) + f"->{'abcd'[:order]}",
+        forward,
+        backward,
+        elements=elements,
     )
     for order in range(2, LARGEST + 1)
 }

@@ -175,6 +175,7 @@ OPERATORS = {
     order: MultilinearOperator(
         f"face_splitting_{order}",
         [f"z{m}" for m in range(order)],
+        ",".join(f"n{mode}" for mode in "abcd"[:order]) + f"->n({'abcd'[:order]})",
         forward,
         backward,
         elements=elements,
@@ -193,7 +194,8 @@ def face_splitting(factors: Sequence[Tensor]) -> Tensor:
 
 def khatri_rao(matrices: Sequence[Tensor]) -> Tensor:
     """Any number of matrices `(k_m, n)`: the same operator with the samples in columns."""
-    if takes_formula("face_splitting", matrices[0].shape[-1] * count([matrix.shape[-2] for matrix in matrices])):
+    elements = matrices[0].shape[-1] * count([matrix.shape[-2] for matrix in matrices])
+    if takes_formula("face_splitting", elements, matrices):
         return _product(matrices, 1)
     return face_splitting([matrix.mT for matrix in matrices]).mT
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multilinear.autograd import _memory
-from multilinear.autograd._dispatch import takes_formula
+from multilinear.autograd._dispatch import is_distributed, takes_formula
 from multilinear.autograd._operator import MultilinearOperator
 
 
@@ -83,6 +83,7 @@ def elements(tensor: Tensor, matrix: Tensor) -> int:
 OPERATOR = MultilinearOperator(
     "mode_dot",
     ["tensor", "matrix"],
+    "lir,ji->ljr",
     forward,
     backward,
     elements=elements,
@@ -95,6 +96,9 @@ def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
     if tensor.ndim == 3 and mode == 1:
         return OPERATOR(tensor, matrix)
     left, right = tensor.shape[:mode], tensor.shape[mode + 1 :]
+    if mode > 1 and is_distributed([tensor]):  # merging the first mode with others would need it in equal parts
+        batch = tensor.reshape(left[0], left[1:].numel(), tensor.shape[mode], right.numel())
+        return OPERATOR(batch, matrix).reshape(*left, matrix.shape[0], *right)
     merged = tensor.reshape(left.numel(), tensor.shape[mode], right.numel())
-    outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix))
+    outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix), [tensor, matrix])
     return (forward if outer else OPERATOR)(merged, matrix).reshape(*left, matrix.shape[0], *right)

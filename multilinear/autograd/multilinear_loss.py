@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from multilinear.autograd import _memory, face_splitting, multilinear_map
-from multilinear.autograd._dispatch import check_backend, is_eager, takes_formula, takes_kernel
-from multilinear.autograd._transforms import is_batched_gradient
+from multilinear.autograd._dispatch import check_backend, is_distributed, is_eager, takes_formula, takes_kernel
+from multilinear.autograd._transforms import forward_mode_active, functorch_active, is_batched_gradient
 
 BLOCK = 1 << 19, 1 << 22
 """Fewest and most elements of the core, or of the residual, in a block of rows: 2 and 16 MB in float32, on a CPU."""
@@ -31,13 +31,22 @@ def is_supported(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool
     """Whether `multilinear_loss` of this file takes these operands: real ones of full precision, outside transforms."""
     operands = (target, core, *inputs)
     return (
-        is_eager(*operands)
+        (is_eager(*operands) or _is_split_by_rows(target, core, inputs))
         and target.numel() * core.numel() > 0
         and core.dtype in (torch.float32, torch.float64)
         and all(x.dtype == core.dtype for x in operands)
         and len(inputs) <= multilinear_map.LARGEST
-        and not takes_formula("multilinear_loss", multilinear_map.elements(core, *inputs))
+        and not takes_formula("multilinear_loss", multilinear_map.elements(core, *inputs), operands)
     )
+
+
+def _is_split_by_rows(target: Tensor, core: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether these are DTensors of which every process can take its part of the loss, outside transforms."""
+    if not is_distributed([core]) or forward_mode_active() or functorch_active():
+        return False
+    from multilinear.autograd._sharding import loss_indices
+
+    return loss_indices(core, target, inputs) is not None
 
 
 def multilinear_loss(target: Tensor, core: Tensor, inputs: Sequence[Tensor], scale: float) -> Tensor:
@@ -53,6 +62,10 @@ def loss_and_gradients(
     target: Tensor, core: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool], scale: float
 ) -> "tuple[Tensor, list[Tensor | None]]":
     """The loss and its gradients with respect to the target, the core and every input, where needed."""
+    if is_distributed([core]):
+        from multilinear.autograd import _sharding
+
+        return _sharding.loss_and_gradients(loss_and_gradients, target, core, inputs, needed, scale)
     if takes_kernel("multilinear_loss", multilinear_map.elements(core, *inputs), [target, core, *inputs]):
         from multilinear.kernels import multilinear_loss as kernels
 
@@ -125,6 +138,17 @@ class _Loss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             _, gradients = loss_and_gradients(target, core, inputs, needed, ctx.scale)
-        if gradient.device.type == "cpu" and gradient.item() == 1:
+        number = _local(gradient)
+        if number.device.type == "cpu" and number.item() == 1:
             return None, *gradients
-        return None, *(None if x is None else x.mul_(gradient) for x in gradients)
+        for x in gradients:
+            if x is not None:
+                _local(x).mul_(number)
+        return None, *gradients
+
+
+def _local(x: Any) -> Tensor:
+    """The numbers of this process; those of a scalar are everybody's."""
+    if not is_distributed([x]):
+        return x
+    return x.full_tensor() if x.ndim == 0 else x.to_local()

@@ -52,6 +52,7 @@ OPERATORS = {
     order: MultilinearOperator(
         f"multilinear_map_{order}",
         ["core", *(f"z{m}" for m in range(order))],
+        f"o{'abcd'[:order]}," + ",".join(f"n{mode}" for mode in "abcd"[:order]) + "->no",
         forward,
         backward,
         elements=elements,

@@ -65,6 +65,8 @@ def training_config() -> TrainingConfig:
         turned_normals=2.0,
         face_mask=0.3,
         turned_face=2.0,
+        swapped_face=2.0,
+        swapped_codes=0.1,
         background=1.0,
         carried_codes=0.1,
         cycle=0.1,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny import make_rows
 
-from facemodels.data.dataset import Faces, PreparedSet, decode_normals, encode_normals, write_prepared
+from facemodels.data.dataset import Faces, PreparedSet, decode_normals, encode_normals, join_sets, write_prepared
 from facemodels.errors import InputError
 
 
@@ -31,6 +32,9 @@ def test_round_trip(prepared):
         assert (face.mask[0].numpy() == row["mask"]).all()
         assert (face.turned_image.permute(1, 2, 0).numpy() == row["turned_image"]).all()
         assert (face.turned_weight[0].numpy() == row["turned_weight"]).all()
+        assert (face.swapped_image.permute(1, 2, 0).numpy() == row["swapped_image"]).all()
+        assert (face.swapped_weight[0].numpy() == row["swapped_weight"]).all()
+        assert face.swapped_row == number ^ 1
         assert np.allclose(face.identity, row["identity"]) and np.allclose(face.rotation, row["rotation"])
         assert bool(face.frontal) == row["frontal"]
 
@@ -46,6 +50,68 @@ def test_limit_and_rows(prepared):
     assert len(faces[1:3]) == 2
     assert faces.pictures().max() <= 1 and set(faces.masks().unique().tolist()) == {0.0, 1.0}
     assert isinstance(faces.to("cpu"), Faces)
+
+
+def test_faces_whose_lender_is_not_there_have_no_weight(tmp_path, morphable):
+    rows = [dict(row) for row in make_rows(6)]
+    for row, lender in zip(
+        rows, ("000001.jpg", "000003.jpg", "", "000009.jpg", "000000.jpg", "000002.jpg"), strict=True
+    ):
+        row["swapped_partner"] = lender
+    faces = write_prepared(tmp_path / "set", rows, morphable, {}).faces("train")
+    assert faces.swapped_row.tolist() == [1, 3, 2, 3, 0, 2]
+    weighted = faces.swapped_weight.flatten(1).any(1).tolist()
+    assert weighted == [True, True, False, False, True, True]
+    left = faces.usable(torch.tensor([True, False, True, True, True, True]))
+    assert left.swapped_row.tolist() == [0, 1, 2, 0, 1] and len(left) == 5
+    assert left.swapped_weight.flatten(1).any(1).tolist() == [False, False, False, True, True]
+    assert torch.equal(left.image, faces.image[[0, 2, 3, 4, 5]])
+
+
+def test_sets_without_swapped_faces(tmp_path, morphable):
+    rows = ({name: value for name, value in row.items() if "swapped" not in name} for row in make_rows(3))
+    faces = write_prepared(tmp_path / "set", rows, morphable, {}).faces("train")
+    assert faces.swapped_row.tolist() == [0, 1, 2]
+    assert faces.swapped_image.shape == faces.image.shape and faces.swapped_weight.shape == faces.mask.shape
+    assert not faces[torch.tensor([0, 2])].swapped_weight.any()
+    assert faces.swapped_image.untyped_storage().nbytes() < 10
+
+
+class TestJoin:
+    @pytest.fixture
+    def parts(self, tmp_path, morphable):
+        rows = [dict(row, person=number) for number, row in enumerate(make_rows(5, held_out=1))]
+        more = [dict(row, name=f"b{row['name']}", swapped_partner=f"b{row['swapped_partner']}") for row in make_rows(3)]
+        sets = [
+            write_prepared(tmp_path / name, part, morphable, {"source": name})
+            for name, part in (("a", rows), ("b", more))
+        ]
+        return [one.path for one in sets]
+
+    def test_faces_and_lenders_of_both(self, parts, tmp_path):
+        joined = join_sets(parts, tmp_path / "joined")
+        assert joined.table["split"][:] == [*["train"] * 4, "test", *["train"] * 3]
+        assert joined.info["sets"] == [{"faces": 5, "source": "a"}, {"faces": 3, "source": "b"}]
+        assert "person" not in joined.table.column_names
+        one, two = (PreparedSet(path).faces("train") for path in parts)
+        faces = joined.faces("train")
+        assert torch.equal(faces.image, torch.cat([one.image, two.image]))
+        assert torch.equal(faces.swapped_row, torch.cat([one.swapped_row, 4 + two.swapped_row]))
+        assert joined.morphable.fingerprint() == PreparedSet(parts[0]).morphable.fingerprint()
+
+    def test_refusals(self, parts, tmp_path, morphable):
+        with pytest.raises(InputError, match="joining takes two sets or more"):
+            join_sets(parts[:1], tmp_path / "joined")
+        with pytest.raises(InputError, match=r"has names that are there already, such as 000000\.jpg"):
+            join_sets([parts[0], parts[0]], tmp_path / "joined")
+        other = dataclasses.replace(morphable, mean=morphable.mean + 1)
+        foreign = write_prepared(tmp_path / "c", make_rows(2), other, {}).path
+        with pytest.raises(InputError, match="is of another morphable model than"):
+            join_sets([parts[1], foreign], tmp_path / "joined")
+        large = write_prepared(tmp_path / "d", make_rows(2, size=128), morphable, {}).path
+        with pytest.raises(InputError, match="pictures of 128 pixels"):
+            join_sets([parts[1], large], tmp_path / "joined")
+        assert not (tmp_path / "joined").exists()
 
 
 def test_labels_of_evaluation_are_not_among_the_tensors(tmp_path, morphable):

@@ -170,6 +170,17 @@ class TestWild:
             assert_array_equal(sample["turned_mask"], sample["turned_weight"])
             assert sample["turned_partner"] == ""
 
+    def test_swapped_face_is_clear_and_has_the_expression_of_another(self, wild):
+        places = {sample["name"]: place for place, sample in enumerate(wild)}
+        for number in (0, 3):
+            lender = places[wild[number]["swapped_partner"]]
+            assert wild[lender]["person"] != wild[number]["person"]
+            factors = [wild_factors(4, place) for place in (number, lender)]
+            (image,), (mask,) = draw([dataclasses.replace(factors[0], expression=factors[1].expression)])
+            picture = photograph(4, number, image.permute(1, 2, 0).double().numpy())
+            assert_array_equal(wild[number]["swapped_image"], picture)
+            assert_array_equal(wild[number]["swapped_weight"], 255 * mask[0])
+
     def test_every_second_face_is_behind_something(self, wild):
         share = np.mean([bool(sample["occluder"]) for sample in wild])
         assert 0.3 < share < 0.7

@@ -147,17 +147,16 @@ def test_the_expression_code_is_kept_from_the_colour_of_the_face(decoded, truth,
 
 def test_decorrelation_ramps_up(model, faces, training_config, morphable):
     step = TrainingStep(model, training_config, morphable)
-    assert set(step._ramps(0.2)) >= {"decorrelation", "carried_codes", "cycle"}
+    names = {"decorrelation", "carried_codes", "swapped_codes", "cycle"}
+    assert set(step._ramps(0.2)) >= names
     assert (
         step._ramps(0.0)["decorrelation"] == 0 and step._ramps(0.2)["cycle"] == 0.5 == step._ramps(0.2)["decorrelation"]
     )
     assert step._ramps(0.9)["carried_codes"] == 1
     with torch.no_grad():
         start, half, end = (step(faces, 0, done) for done in (0.0, 0.2, 1.0))
-    ramped = sum(
-        getattr(training_config.weights, n) * float(end.terms[n]) for n in ("decorrelation", "carried_codes", "cycle")
-    )
-    assert not {"decorrelation", "carried_codes", "cycle"} & set(start.terms)
+    ramped = sum(getattr(training_config.weights, name) * float(end.terms[name]) for name in names)
+    assert not names & set(start.terms)
     assert float(end.total - start.total) == pytest.approx(ramped, rel=1e-4)
     assert float(half.total - start.total) == pytest.approx(ramped / 2, rel=1e-4)
     trained = TrainingStep(model, dataclasses.replace(training_config, start="run"), morphable)
@@ -206,6 +205,65 @@ def test_turned_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morp
     assert term("turned_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
     hidden = dataclasses.replace(truth, turned_weight=torch.zeros_like(weight))
     assert term("turned_face", decoded, hidden, morphable) == 0
+
+
+def test_swapped_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morphable):
+    weight = torch.rand_like(truth.swapped_weight)
+    truth = dataclasses.replace(truth, swapped_weight=weight)
+    error = (decoded.swapped.image - truth.swapped_image).double().numpy()
+    expected = ((abs(error) + error**2) * weight.numpy()).sum() / (3 * weight.numpy().sum())
+    assert term("swapped_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_swapped_face_has_the_lenders_expression_and_nothing_else_of_it(model, faces, training_config, morphable):
+    weights = dataclasses.replace(training_config.weights, swapped_face=1.0)
+    step = TrainingStep(model, dataclasses.replace(training_config, weights=weights), morphable)
+    model.eval()
+    truth = truth_from_faces(faces, model.shape_target, faces.expression[PARTNER], TURNED)
+    lenders = faces.image[faces.swapped_row][TURNED].float() / 255
+    with torch.no_grad():
+        decoded = step._decode(faces, truth, PARTNER, TURNED, SURROUND, lenders)
+        own, lent = model.perceive(truth.image[TURNED]), model.perceive(lenders)
+        expected = model.paint(own.pose, lent.expression, own.identity, own.light)
+    assert_close(decoded.swapped.image, expected.image)
+
+
+@pytest.fixture
+def read(model, faces, truth, training_config, morphable):
+    """What the step decodes without lenders: the expressions come from the batch."""
+    return TrainingStep(model.eval(), training_config, morphable)._decode(faces, truth, PARTNER, TURNED, SURROUND, None)
+
+
+def test_swapped_codes_are_those_of_the_partner_and_the_own_person(model, read, truth, morphable):
+    with torch.no_grad():
+        codes = model.perceive(truth.image)
+        swapped = model.paint(
+            codes[TURNED].pose,
+            codes.expression[PARTNER][TURNED],
+            codes.identity[TURNED],
+            codes.light[TURNED],
+        )
+        mask = truth.mask[TURNED]
+        again = model.perceive((mask * swapped.image + (1 - mask) * truth.image[TURNED]).clamp(0, 1))
+    assert_close(read.swapped.image, swapped.image)
+    assert_close(read.read_identity, again.identity)
+    assert_close(read.read_coefficients, model.expression_coefficients(again.expression))
+    assert_close(read.lent_coefficients, model.expression_coefficients(codes.expression[PARTNER][TURNED]))
+    value = term("swapped_codes", read, truth, morphable)
+    assert value > 0
+    own = read.codes.identity[TURNED]
+    perfect = dataclasses.replace(read, read_identity=own, read_coefficients=read.lent_coefficients)
+    assert term("swapped_codes", perfect, truth, morphable) == 0
+
+
+def test_the_encoder_is_held_still_while_it_reads(model, read, truth, morphable):
+    """The gradient comes through the codes that were put in, and not through the second look."""
+    again = [read.read_coefficients, read.read_identity]
+    last = model.expression_coefficients.weight, model.heads["identity"].bias
+    (picture,) = torch.autograd.grad(sum(x.sum() for x in again), read.swapped.image, retain_graph=True)
+    assert picture.abs().max() > 0
+    silent = torch.autograd.grad(sum(x.sum() for x in again), [last[0]], allow_unused=True, retain_graph=True)
+    assert silent == (None,)
 
 
 def test_background_is_judged_behind_the_face_alone(decoded, truth, morphable):

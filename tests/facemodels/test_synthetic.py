@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,8 @@ class TestSynthesise:
             "light": ((9,), np.float32),
         }  # fmt: skip
         expected |= {f"turned_{name}": expected[name] for name in ("image", "normals", "mask", "rotation")}
-        expected["turned_weight"] = expected["turned_mask"]
+        expected["turned_weight"] = expected["swapped_weight"] = expected["turned_mask"]
+        expected["swapped_image"] = expected["image"]
         for name, (shape, dtype) in expected.items():
             assert samples[5][name].shape == shape, name
             assert samples[5][name].dtype == dtype, name
@@ -144,6 +147,16 @@ class TestSynthesise:
         assert all((sample["image"] != sample["turned_image"]).any() for sample in samples)
         assert all((sample["turned_weight"] == sample["turned_mask"]).all() for sample in samples)
         assert {sample["turned_partner"] for sample in samples} == {""}
+
+    def test_swapped_face_is_the_same_with_the_expression_of_another(self, samples):
+        places = {sample["name"]: place for place, sample in enumerate(samples)}
+        factors = [sample_factors(3, number) for number in range(16)]
+        for number in (0, 7, 15):
+            lender = places[samples[number]["swapped_partner"]]
+            assert samples[lender]["person"] != samples[number]["person"]
+            (image,), (mask,) = draw([dataclasses.replace(factors[number], expression=factors[lender].expression)])
+            assert_allclose(samples[number]["swapped_image"], 255 * image.permute(1, 2, 0), atol=0.51)
+            assert_array_equal(samples[number]["swapped_weight"], 255 * mask[0])
 
     def test_frontal_says_what_the_rotation_says(self, samples):
         for sample in samples:
@@ -204,9 +217,9 @@ class TestSize:
     def test_larger_images_show_the_same_faces(self, design):
         small, large = (list(synthesise(4, seed=3, design=design, size=size)) for size in (64, 128))
         pictures = {name for name, value in small[0].items() if np.shape(value)[:2] == (64, 64)}
-        assert pictures == {f"{view}{name}" for view in ("", "turned_") for name in ("image", "normals", "mask")} | {
-            "turned_weight"
-        }
+        swapped = set() if design == "facefactors" else {"swapped_image", "swapped_weight"}
+        views = {f"{view}{name}" for view in ("", "turned_") for name in ("image", "normals", "mask")}
+        assert pictures == views | {"turned_weight"} | swapped
         for one, other in zip(small, large, strict=True):
             for name in {*one} - pictures - {"visible"}:
                 assert_array_equal(one[name], other[name])

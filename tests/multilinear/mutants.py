@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["products", "contractions", "maps", "cp", "tucker", "paper_equations", "nn", "dispatch", "derivatives"]
+OF_DISTRIBUTED = ["distributed"]
 OF_DECOMPOSITION = [f"decomposition_{name}" for name in ("tucker", "cp", "tensorfaces", "khatri_rao")]
 
 MUTANTS = {
@@ -49,12 +51,13 @@ MUTANTS = {
         ("gradients, ctx.gradients = ctx.gradients, None", "gradients = ctx.gradients"),
         ("if torch.is_grad_enabled() or", "if"),
         ("residual = (2 * ctx.scale * gradient)", "residual = (ctx.scale * gradient)"),
-        ("gradient.item() == 1", "True"),
+        ("number.item() == 1", "True"),
         ("return None, -residual if", "return None, residual if"),
         ("and all(x.dtype == core.dtype for x in operands)", ""),
     ],
     "autograd/_dispatch.py": [
-        ("elements < SMALL[operator]", "elements >= SMALL[operator]"),
+        ("elements < small[operator]", "elements >= small[operator]"),
+        ("SMALL_ON_CUDA if tensors[0].is_cuda else SMALL", "SMALL if tensors[0].is_cuda else SMALL_ON_CUDA"),
         ('return _backend == "autodiff"', "return False"),
         ("_backend = previous", "pass"),
         ("type(tensor) in (Tensor, Parameter)", "True"),
@@ -149,6 +152,37 @@ MUTANTS = {
         ("result = components @ output.mT", "result = 2 * components @ output.mT"),
         ("return result @ factors[0].mT if 0 in factors else result", "return -result @ factors[0].mT if 0 in factors else result"),
     ],
+    "distributed.py": [
+        ("Shard(0) if name in _names_with_outputs(module) else Replicate()", "Replicate()"),
+        ("Shard(0) if name in _names_with_outputs(module) else Replicate()", "Shard(0)"),
+        ('{"factors.0" if factored else "weight", "bias"}', '{"factors.0" if factored else "weight"}'),
+        ("and 0 in layer.factored_modes", ""),
+        ("_reduced(Parameter(split, parameter.requires_grad))", "Parameter(split, parameter.requires_grad)"),
+        ("Parameter(split, parameter.requires_grad)", "Parameter(split)"),
+        ("[layout if z.ndim > 1 else Replicate()]", "[layout]"),
+        ("return z.redistribute(placements=[Replicate()])", "return z"),
+        ("output = output.redistribute(placements=[self.output_layouts])", "pass"),
+        ("return output.to_local() if self.use_local_output else output", "return output.to_local()"),
+        ("generator.manual_seed(seed + number)", "generator.manual_seed(seed)"),
+        ("if not is_lost_process(error):", "if False:"),
+        ("if device_mesh.ndim != 1:", "if False:"),
+        ("module.out_features < device_mesh.size()", "False"),
+        ("(isinstance(p, Shard) and p.dim)", "False"),
+    ],
+    "autograd/_sharding.py": [
+        ("_along(index, result, batch + len(result)) or Partial()", "_along(index, result, batch + len(result)) or Replicate()"),
+        ("_along(index, term, batch + len(term)) or Partial()", "_along(index, term, batch + len(term)) or Replicate()"),
+        ("_along(index, result, len(gradient)) or Replicate(), *split", "Replicate(), *split"),
+        ("placement if need else Replicate()", "placement"),
+        ("sums[position - 1] = Replicate()", "pass"),
+        ("if index not in merged", ""),
+        ("dim >= 0 and shape[dim] > 1", "dim >= 0"),
+        ("ndim - len(dimensions) + dimensions.index(index)", "dimensions.index(index)"),
+        ("len(shape) - len(term) - place", "len(shape) - place"),
+        ("(_along(i, term, len(term)) or otherwise) if i else Replicate()", "(_along(i, term, len(term)) or Replicate()) if i else Replicate()"),
+        ('indices.append("o")', 'indices.append("n")'),
+        ("math.prod(shape[dim + 1 :])", "math.prod(shape[dim:])"),
+    ],
     "decomposition/_solve.py": [
         ("torch.where(values > smallest, 1 / values", "torch.where(values > -1, 1 / values"),
         ("total.addmm_(block, block.mT)", "total = block @ block.mT"),
@@ -218,7 +252,14 @@ def sandbox(folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def is_killed(folder: Path, names: list[str]) -> bool:
+def tests_of(name: str) -> list[str]:
+    """The tests that must notice a mutant of this file."""
+    if name in ("distributed.py", "autograd/_sharding.py"):
+        return OF_DISTRIBUTED
+    return OF_DECOMPOSITION if name.startswith("decomposition") else TESTS
+
+
+def is_killed(folder: Path, names: Sequence[str]) -> bool:
     """Whether one of the tests fails on the package in the folder."""
     tests = [f"tests/multilinear/test_{name}.py" for name in names]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
@@ -237,13 +278,13 @@ def main(only: str = "") -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sandbox(folder)
-        if is_killed(folder, TESTS if not only.startswith("decomposition") else OF_DECOMPOSITION):
+        if any(is_killed(folder, tests) for tests in {tuple(tests_of(name)) for name, *_ in cases}):
             raise RuntimeError("the tests fail without a mutant")
         for name, old, new in cases:
             path = folder / "multilinear" / name
             source = path.read_text()
             path.write_text(source.replace(old, new, 1))
-            killed = is_killed(folder, OF_DECOMPOSITION if name.startswith("decomposition") else TESTS)
+            killed = is_killed(folder, tests_of(name))
             path.write_text(source)
             survivors += not killed
             print(f"{'killed  ' if killed else 'SURVIVED'} {name}: {old!r} -> {new!r}", flush=True)

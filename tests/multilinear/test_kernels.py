@@ -320,11 +320,22 @@ class TestChoice:
         with pytest.raises(RuntimeError, match=r"needs the package triton, which is not installed"), ml.use("triton"):
             pass
 
+    def test_auto_has_a_line_for_each_device(self):
+        cpu, cuda = ([SimpleNamespace(is_cuda=is_cuda)] for is_cuda in (False, True))
+        assert set(_dispatch.SMALL) == set(_dispatch.SMALL_ON_CUDA) >= set(_dispatch.KERNELS)
+        with ml.use("auto"):
+            for operator, small in _dispatch.SMALL.items():
+                assert _dispatch.takes_formula(operator, small - 1, cpu)
+                assert not _dispatch.takes_formula(operator, small, cpu)
+                assert _dispatch.takes_formula(operator, small, cuda)
+            assert not _dispatch.takes_formula("mode_dot", 50_000_000, cuda)
+            assert all(line >= _dispatch.SMALL_ON_CUDA[operator] for operator, line in _dispatch.KERNELS.items())
+
     def test_auto_runs_only_what_was_measured(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
         tensor = SimpleNamespace(is_cuda=True, dtype=torch.float32, device="cuda:0")
         with ml.use("auto"):
-            assert not _dispatch.takes_kernel("face_splitting", 10**9, [tensor])
+            assert not _dispatch.takes_kernel("multilinear_loss", 10**9, [tensor])
             monkeypatch.setitem(_dispatch.KERNELS, "face_splitting", 1000)
             assert _dispatch.takes_kernel("face_splitting", 1000, [tensor])
             assert not _dispatch.takes_kernel("face_splitting", 999, [tensor])
@@ -351,7 +362,7 @@ class TestOnDevice:
         factors = [x.requires_grad_() for x in tensors([(7, 3)] * order, torch.float32, "cuda", layout)]
         torch.library.opcheck(operator._operator, factors)
         (gradient,) = tensors([(7, 3**order)], torch.float32, "cuda", layout)
-        arguments = (gradient.requires_grad_(), *factors, [True] * order)
+        arguments = (gradient.requires_grad_(), *factors, to_bits([True] * order))
         torch.library.opcheck(operator._backward_operator, arguments)
 
     @pytest.mark.backend("triton")

@@ -5,6 +5,7 @@ import torch
 from factories import assert_close, random_tensors
 
 from multilinear.autograd import cp, face_splitting, mode_dot, multilinear_map
+from multilinear.autograd._operator import to_bits
 
 CASES = [
     *((op, [(3, 2)] * order, (3, 2**order)) for order, op in face_splitting.OPERATORS.items()),
@@ -26,7 +27,7 @@ class TestOperators:
     def test_opcheck_of_backward(self, operator, shapes, result, first):
         gradient, *tensors = random_tensors([result, *shapes], requires_grad=True)
         needed = [first, *[True] * (len(shapes) - 1)]
-        torch.library.opcheck(operator._backward_operator, (gradient, *tensors, needed))
+        torch.library.opcheck(operator._backward_operator, (gradient, *tensors, to_bits(needed)))
 
     def test_result_has_the_declared_shape(self, operator, shapes, result):
         assert operator(*random_tensors(shapes)).shape == result
@@ -57,7 +58,7 @@ class TestOperators:
         actual = torch.vmap(operator._operator, in_dims)(*tensors)
         assert_close(actual, torch.stack([operator(*row) for row in rows]))
         needed = [True] * len(shapes)
-        batched = torch.vmap(lambda g, *x: operator._backward_operator(g, *x, needed), (0, *in_dims))(
+        batched = torch.vmap(lambda g, *x: operator._backward_operator(g, *x, to_bits(needed)), (0, *in_dims))(
             gradient, *tensors
         )
         for position, actual in enumerate(batched):
