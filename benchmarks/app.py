@@ -2,11 +2,14 @@
 
     python -m benchmarks app                   a network of the preset `small`, not trained: it takes as long as others
     python -m benchmarks app --model DIRECTORY a trained one
+    python -m benchmarks app --out FILE        somewhere else than results/app.json
 
-Each line is the median of a few runs in milliseconds: wall clock, and processor time of all threads.
+Each line is the median of a few runs in milliseconds: wall clock, and processor time of all threads. The record of each
+machine goes to benchmarks/results/app.json, with the load average: wall clocks of a busy machine say little.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import results
 from facemodels.app import markup
 from facemodels.app.examples import examples
 from facemodels.app.studio import Settings, Studio
@@ -26,6 +30,7 @@ from facemodels.fitting.landmarks import MediaPipeDetector
 from facemodels.morphable import MorphableModel
 
 RUNS = 7
+RESULTS = results.RESULTS / "app.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--model", type=Path, help="checkpoint")
     parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if options.model:
         model = NeuroTensorialAutoencoder.from_pretrained(options.model)
@@ -41,8 +47,22 @@ def main(arguments: list[str] | None = None) -> int:
         model = NeuroTensorialAutoencoder(preset("small")[0], MorphableModel.procedural()).eval()
     directions = torch.ones(1, model.config.expression)
     studio = Studio(model, MediaPipeDetector(), NamedExpressions(("smile",), directions))
+    found = {}
     for name, (wall, processor) in measure(studio, options.runs):
         print(f"{name:44} {wall:7.0f} ms wall {processor:7.0f} ms processor", flush=True)
+        found[name] = {"wall_ms": round(wall, 1), "processor_ms": round(processor, 1)}
+    now = results.Conditions.now(device="cpu", threads=torch.get_num_threads(), dtype="float32")
+    records = json.loads(options.out.read_text()) if options.out.exists() else {}
+    records[results.device_name("cpu")] = {
+        "network": "small, not trained" if options.model is None else options.model.name,
+        "torch": now.torch,
+        "date": now.timestamp[:10],
+        "commit": now.commit,
+        "threads": now.threads,
+        "load": now.load,
+        "measures": found,
+    }
+    options.out.write_text(json.dumps(records, indent=1) + "\n")
     return 0
 
 

@@ -197,7 +197,8 @@ class TrainingConfig(Settings):
         steps: Length of the run in steps, or None when `minutes` limits it.
         minutes: Length of the run in minutes of training time, or None.
         seed: Fixes the order of the faces and every draw.
-        precision: "bf16", "fp16" or "no": Accelerate's mixed precision.
+        precision: "bf16", "fp16" or "no", Accelerate's mixed precision; "auto" is bf16 where the device computes in it
+            itself, else float32, which is then faster.
         checkpoint_minutes: Minutes between checkpoints.
         keep: Checkpoints kept besides the best; older ones are removed.
         log_every: Steps between lines of metrics.
@@ -227,7 +228,7 @@ class TrainingConfig(Settings):
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
-    precision: Literal["bf16", "fp16", "no"] = "bf16"
+    precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
     checkpoint_minutes: float = 5.0
     keep: int = 2
     log_every: int = 50

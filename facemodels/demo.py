@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.baselines import PlainAutoencoder, train_plain
+from facemodels.baselines import AdversarialAutoencoder, AdversarialConfig, train_adversarial
 from facemodels.config import preset
 from facemodels.data.alignment import load_photo
 from facemodels.data.dataset import PreparedSet
@@ -78,7 +78,7 @@ def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
     training = dataclasses.replace(training, minutes=minutes, checkpoint_minutes=1.0)
     model = train(prepared, out / "run", network=network, training=training).cpu()
     _say("3/4 training the plain autoencoder it is compared with")
-    plain = train_plain(prepared.faces("train"), steps=_PLAIN_STEPS)
+    plain = train_adversarial(prepared, out / "plain.safetensors", AdversarialConfig(steps=_PLAIN_STEPS, prior=0.0))
     _say("4/4 editing, measuring, writing the page")
     photo = to_tensor(load_photo(_ASTRONAUT, detector, "the astronaut's photo").crop)
     _write_pictures(out, model, prepared, photo)
@@ -93,7 +93,7 @@ def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
     return page
 
 
-def compare(model: NeuroTensorialAutoencoder, plain: PlainAutoencoder, prepared: PreparedSet) -> list[Row]:
+def compare(model: NeuroTensorialAutoencoder, plain: AdversarialAutoencoder, prepared: PreparedSet) -> list[Row]:
     """Measures on the held-out faces beside those of the plain autoencoder and of principal components."""
     held_out = prepared.faces("test")
     images, mask = held_out.pictures(), held_out.masks()
@@ -101,7 +101,7 @@ def compare(model: NeuroTensorialAutoencoder, plain: PlainAutoencoder, prepared:
     ours = measure(model, held_out, codings)
     with torch.no_grad():
         reconstruction = torch.cat([plain(batch) for batch in images.split(100)])
-        plain_codes = torch.cat([plain.encode(batch) for batch in images.split(100)])
+    plain_codes = plain.encode(images)
     pca = PCA(_COMPONENTS, svd_solver="randomized", random_state=0)
     pca.fit(prepared.faces("train").pictures().flatten(1).numpy())
     pca_codes = torch.from_numpy(pca.transform(images.flatten(1).numpy()))

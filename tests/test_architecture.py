@@ -20,7 +20,7 @@ FACEMODELS_ROOMS = (
     ("networks", "fitting"),
     ("rendering",),
     ("morphable",),
-    ("batch", "config", "errors", "figures", "files", "mesh", "movies", "parallel", "progress"),
+    ("batch", "config", "errors", "figures", "files", "mesh", "movies", "parallel", "precision", "progress"),
 )
 # `multilinear` likewise; oracles and the verification kit are for tests and users, never for the library itself.
 MULTILINEAR_ROOMS = (

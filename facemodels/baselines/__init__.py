@@ -6,5 +6,3 @@ from facemodels.baselines.adversarial_autoencoder import train_adversarial as tr
 from facemodels.baselines.linear import LabelledFactors as LabelledFactors
 from facemodels.baselines.linear import PrincipalComponents as PrincipalComponents
 from facemodels.baselines.linear import UnlabelledFactors as UnlabelledFactors
-from facemodels.baselines.plain_autoencoder import PlainAutoencoder as PlainAutoencoder
-from facemodels.baselines.plain_autoencoder import train_plain as train_plain

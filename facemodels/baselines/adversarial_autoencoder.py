@@ -2,10 +2,9 @@
 
 The same convolutions as our network, one code of 128 numbers, no factors. A second network tells codes from draws of a
 standard normal distribution, and the encoder learns to deceive it, so that the codes as a whole follow that
-distribution.
+distribution. Without that second network it is a plain autoencoder, which the demonstration compares with.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -24,6 +23,7 @@ from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError
 from facemodels.files import read_tensors, write_tensors
 from facemodels.networks import Encoder, UpsamplingDecoder, channels_last
+from facemodels.precision import fast_bfloat16
 from facemodels.progress import progress_bar
 
 _FORMAT = "facemodels.AdversarialAutoencoder/1"
@@ -45,7 +45,8 @@ class AdversarialConfig:
         steps: Length of the training.
         batch: Faces at once.
         learning_rate: Peak, of both networks; it rises over 50 steps and falls along a cosine to a hundredth.
-        prior: Weight of the adversarial term beside half the squared error of the picture.
+        prior: Weight of the adversarial term beside half the squared error of the picture; 0 makes a plain autoencoder,
+            which has no network that judges codes.
         seed: Fixes weights, order and draws.
     """
 
@@ -67,7 +68,7 @@ class AdversarialConfig:
 
 
 class AdversarialAutoencoder(nn.Module):
-    """Encoder, one code, upsampling decoder, and the network that judges codes.
+    """Encoder, one code, upsampling decoder, and, unless `config.prior` is 0, the network that judges codes.
 
     Args:
         config: Sizes; the settings of training stay with the network, too.
@@ -87,13 +88,7 @@ class AdversarialAutoencoder(nn.Module):
         self.encoder = Encoder(config.channels, config.intermediate, config.size)
         self.head = nn.Linear(config.intermediate, config.features)
         self.decoder = UpsamplingDecoder(config.features, config.channels, 3, config.size)
-        self.judge = nn.Sequential(
-            nn.Linear(config.features, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, 1),
-        )
+        self.judge = _judge(config) if config.prior else None
 
     def perceive(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
         """The codes, with gradients."""
@@ -141,6 +136,8 @@ def train_adversarial(
 ) -> AdversarialAutoencoder:
     """Train Z0 on the split "train" of a prepared set, or go on with it, or read it if it is finished.
 
+    In bfloat16 where the device computes in it, else in float32.
+
     The order of faces and every draw depend on the seed and the step alone, so that an interrupted training ends with
     the numbers of one that was not. Labels are not read.
 
@@ -174,7 +171,8 @@ def train_adversarial(
     if tensors:
         trainer.load(tensors)
     saved = time.monotonic()
-    with progress_bar(total=config.steps, initial=step, description="train Z0", disable=not progress) as bar:
+    what = "train Z0" if config.prior else "train the plain autoencoder"
+    with progress_bar(total=config.steps, initial=step, description=what, disable=not progress) as bar:
         try:
             while step < config.steps:
                 trainer.step(step)
@@ -197,50 +195,54 @@ class _Trainer:
             torch.manual_seed(config.seed)
             self.model = AdversarialAutoencoder(config).to(device)
         channels_last(self.model)
-        judging = list(self.model.judge.parameters())
+        judge = self.model.judge
+        judging = [] if judge is None else list(judge.parameters())
         coding = [
             weight for part in (self.model.encoder, self.model.head, self.model.decoder) for weight in part.parameters()
         ]
-        self.coder = torch.optim.AdamW(coding, config.learning_rate)
-        self.judge = torch.optim.AdamW(judging, config.learning_rate, betas=(0.5, 0.999))
+        self.optimizers = {"coder": torch.optim.AdamW(coding, config.learning_rate)}
+        if judging:
+            self.optimizers["judge"] = torch.optim.AdamW(judging, config.learning_rate, betas=(0.5, 0.999))
 
     def step(self, number: int) -> None:
         """One step of the autoencoder, then one of the judge."""
         config, model = self.config, self.model
         rate = config.learning_rate * min(1, (number + 1) / _WARM_UP)
         rate *= 0.505 + 0.495 * math.cos(math.pi * number / config.steps)
-        for group in (*self.coder.param_groups, *self.judge.param_groups):
-            group["lr"] = rate
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         draws = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
         rows = torch.randint(len(self.faces), (config.batch,), generator=draws).to(self.device)
         prior = torch.randn(config.batch, config.features, generator=draws).to(self.device)
         images = self.faces[rows].pictures().contiguous(memory_format=torch.channels_last)
-        with _half(self.device):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bfloat16(self.device)):
             codes = model.perceive(images)
             pictures = model.decode(codes)
-        error = 0.5 * (pictures - images).square().sum() / len(images)
-        deceived = _entropy(_judged(model, codes), True)
-        self.coder.zero_grad(set_to_none=True)
-        (error + config.prior * deceived).backward()
-        self.coder.step()
-        loss = _entropy(model.judge(prior), True) + _entropy(model.judge(codes.detach()), False)
-        self.judge.zero_grad(set_to_none=True)
-        loss.backward()
-        self.judge.step()
+        objective = 0.5 * (pictures - images).square().sum() / len(images)
+        if model.judge is not None:
+            objective = objective + config.prior * _entropy(_judged(model.judge, codes), True)
+        self._descend("coder", objective)
+        if model.judge is not None:
+            self._descend("judge", _entropy(model.judge(prior), True) + _entropy(model.judge(codes.detach()), False))
+
+    def _descend(self, name: str, objective: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        objective.backward()
+        self.optimizers[name].step()
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a resumed training needs."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for name in ("coder", "judge"):
-            for number, state in getattr(self, name).state_dict()["state"].items():
+        for name, optimizer in self.optimizers.items():
+            for number, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/{number}/{entry}": value for entry, value in state.items()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors`."""
         self.model.load_state_dict(_under("model", tensors))
-        for name in ("coder", "judge"):
-            optimizer: torch.optim.Optimizer = getattr(self, name)
+        for name, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in _under(name, tensors).items():
                 number, entry = key.split("/")
@@ -248,18 +250,24 @@ class _Trainer:
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _judged(model: AdversarialAutoencoder, codes: Tensor) -> Tensor:
+def _judge(config: AdversarialConfig) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(config.features, config.hidden),
+        nn.ReLU(),
+        nn.Linear(config.hidden, config.hidden),
+        nn.ReLU(),
+        nn.Linear(config.hidden, 1),
+    )
+
+
+def _judged(judge: nn.Module, codes: Tensor) -> Tensor:
     """What the judge says of codes, with gradients for the codes but none for the judge."""
-    weights = {name: value.detach() for name, value in model.judge.named_parameters()}
-    return torch.func.functional_call(model.judge, weights, (codes,))
+    weights = {name: value.detach() for name, value in judge.named_parameters()}
+    return torch.func.functional_call(judge, weights, (codes,))
 
 
 def _entropy(logits: Tensor, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-def _half(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def _begun(path: Path, record: dict[str, str]) -> tuple[dict[str, Tensor], int]:

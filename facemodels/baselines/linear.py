@@ -63,6 +63,7 @@ _RANKS = {"identity": 20, "expression": 5, "pose": 6, "light": 3}
 _EIGENIMAGES = 400
 _SIZES = (20, 5, 4)  # codes without names; their product is the number of columns of the basis
 _SWEEPS = 30
+_ROUNDS = 20  # of the multilinear projection of a face; thirty more change the error by less than 1 %
 
 
 class LabelledFactors:
@@ -87,7 +88,8 @@ class LabelledFactors:
 
     def encode(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Float[np.ndarray, "n _"]]:
         """A code of every label's kind."""
-        return {name: codes.numpy() for name, codes in self.model.transform(small_rows(images)).items()}
+        codes = self.model.transform(small_rows(images), max_iterations=_ROUNDS)
+        return {name: code.numpy() for name, code in codes.items()}
 
 
 class UnlabelledFactors:

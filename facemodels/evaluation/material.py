@@ -1,7 +1,7 @@
 """What the sections of the report are made of: faces, labels, pairs to edit, and the codes of us and the baselines."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.data.factors import FaceFactors, exchange
 from facemodels.data.synthetic import check_synthetic, draw, factors_of
 from facemodels.errors import InputError
-from facemodels.evaluation.coders import Array, encode_pictures, pictures_of
+from facemodels.evaluation.coders import Array, NamedCode, encode_pictures, pictures_of
 from facemodels.evaluation.exchange import donors, spread
 from facemodels.evaluation.measures import Codings, batches, encode_all
 from facemodels.evaluation.readers import PersonReader, Readers, teach_reader
@@ -48,9 +48,10 @@ _FILES = ("file", "path")
 _PERSON_COLUMNS = {"identity": "person", "expression": "emotion"}
 _GRID_COLUMNS = {"expression": "expression_index", "pose": "pose_index", "light": "light_index"}
 _CANDIDATES = 200  # among which the pairs of the pictures are found
+_DECODED = 300  # faces whose every decoded picture is measured
 _LEARNT = 4000  # faces that linear baselines learn from
 _TAUGHT = 1500  # faces that the judge of edits learns from
-_FACTORED = 1500  # faces that the factorization without labels learns from
+_FACTORED = 1000  # faces that the factorization without labels learns from
 _AHEAD = math.radians(20)
 
 
@@ -111,9 +112,14 @@ class Material:
         return self.faces.pictures()
 
     @cached_property
+    def sample(self) -> list[int]:
+        """Rows of faces, evenly spread, for what decodes each of them: at most 300."""
+        return spread(len(self.chosen), _DECODED).tolist()
+
+    @cached_property
     def codings(self) -> Codings:
-        """All faces encoded and decoded by our network."""
-        return encode_all(self.model, self.faces)
+        """The faces of the sample encoded and decoded by our network."""
+        return encode_all(self.model, self.faces[torch.tensor(self.sample)])
 
     @cached_property
     def synthetic(self) -> bool:
@@ -132,8 +138,8 @@ class Material:
 
     @cached_property
     def ours(self) -> dict[str, Array]:
-        """The codes of our network by factor."""
-        return {name: getattr(self.codings.codes, name).cpu().numpy() for name in FACTORS}
+        """The codes of our network by factor, of all faces."""
+        return encode_pictures({name: NamedCode(self.model, name) for name in FACTORS}, self.faces.image)
 
     @cached_property
     def coders(self) -> dict[str, AdversarialAutoencoder | PrincipalComponents]:
@@ -148,13 +154,12 @@ class Material:
 
     @cached_property
     def singles(self) -> dict[str, Array]:
-        """Their codes."""
+        """Their codes of all faces."""
         return encode_pictures(self.coders, self.faces.image)
 
-    @cached_property
-    def decoded(self) -> dict[str, Float[Tensor, "n 3 h w"]]:
-        """What they decode from their codes."""
-        return {name: _decode(coder, torch.from_numpy(self.singles[name])) for name, coder in self.coders.items()}
+    def decoded(self, rows: Sequence[int]) -> dict[str, Float[Tensor, "n 3 h w"]]:
+        """What they decode from their codes of some faces."""
+        return {name: _decode(coder, torch.from_numpy(self.singles[name][rows])) for name, coder in self.coders.items()}
 
     @cached_property
     def labelled_factors(self) -> dict[str, Array]:

@@ -28,6 +28,7 @@ PAGE, FIGURES = "index.html", "report.json"
 
 # what is rendered where no set is given: 16 persons, of whom the baselines learn from half
 _RENDERED: dict[str, Any] = {"design": "facefactors", "count": 16 * 192, "held_out": 0.5}
+_BATCH = 16  # faces of a step of Z0: in a few minutes, many small steps teach it more than few large ones
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _z0(
 ) -> AdversarialAutoencoder | None:
     if teacher is None or not settings.steps:
         return None
-    config = AdversarialConfig(size=teacher.size, steps=settings.steps, seed=settings.seed)
+    config = AdversarialConfig(size=teacher.size, steps=settings.steps, batch=_BATCH, seed=settings.seed)
     return train_adversarial(teacher, out / "z0.safetensors", config, progress=progress)
 
 
@@ -186,7 +187,9 @@ def _introduction(material: Material, name: str) -> str:
         lines.append("There is no split to train baselines on, so that only baselines that were given stand beside us.")
     else:
         own = "the same set" if teacher is prepared else "another set"
-        steps = "" if material.z0 is None else f", Z0 for {material.z0.config.steps:,} steps"
+        steps = (
+            "" if material.z0 is None else f", Z0 in {material.z0.config.steps:,} steps of {material.z0.config.batch}"
+        )
         lines.append(
             f"The baselines learnt from the split “train” of {own}, {len(teacher.split('train')):,} faces{steps}."
         )

@@ -36,10 +36,9 @@ from facemodels.sheets import interpolation_sheet, mesh_pictures, parts_sheet
 
 _FEWEST = 6  # faces of a label on a map
 _PERSONS = 18  # whose faces are in the leakage matrix
-_MAPPED = 1000  # faces on a t-SNE map
-_EVALUATED = 500  # faces of `facemodels evaluate`, whose every measure decodes them anew
+_MAPPED = 600  # faces on a t-SNE map
+_EVALUATED = 300  # faces of `facemodels evaluate`, whose every measure decodes them anew
 _MEASURED = 100  # faces whose shapes are measured
-_COMPARED = 500  # faces whose reconstructions are compared
 _READ = 60  # pairs whose edits the judge reads
 _EVERY = 3  # frames of the film, of which one is shown
 _PATHS = 12  # pairs between which it reads interpolations
@@ -132,9 +131,9 @@ def shapes(m: Material) -> Content:
     if morphable is None:
         raise InputError("the network carries no morphable model, so that its shapes have no vertices")
     rows = m.pairs("expression").sources
-    codes = m.codings.codes[torch.tensor(rows)]
     columns: dict[str, Tensor] = {"photo": m.images[rows]}
     with torch.no_grad():
+        codes = model.encode(m.images[rows])
         vertices = model.vertices(codes)
         identity, expression = (
             model.identity_coefficients(codes.identity),
@@ -184,19 +183,20 @@ def _shape_table(found: Mapping[str, ShapeErrors]) -> Table:
 
 def reconstruction(m: Material) -> Content:
     """How near decoded faces come to the photos, beside the baselines."""
-    pictures = {OURS: m.codings.image} | m.decoded
-    rows = spread(len(m.images), _COMPARED)
-    found = {name: quality(image[rows], m.images[rows], m.faces[rows].masks()) for name, image in pictures.items()}
+    photos, masks = m.images[m.sample], m.faces[torch.tensor(m.sample)].masks()
+    pictures = {OURS: m.codings.image} | m.decoded(m.sample)
+    found = {name: quality(image, photos, masks) for name, image in pictures.items()}
     lines = [
         (name, f"{one.psnr:.1f} dB", f"{one.psnr_face:.1f} dB", f"{one.ssim:.3f}", f"{one.ssim_face:.3f}")
         for name, one in found.items()
     ]
     shown = m.pairs("expression").sources
-    columns = {"photo": m.images[shown]} | {name: image[shown] for name, image in pictures.items()}
+    ours = transfer(m.model, m.images[shown], m.images[shown], []).image
+    columns = {"photo": m.images[shown], OURS: ours} | m.decoded(shown)
     labels = [name.split(",")[0] for name in columns]
     picture = grid(list(zip(*columns.values(), strict=True)), columns=labels, zoom=2)
     text = (
-        f"Decoded faces against the photos, means over {len(rows)} faces. Ours has six codes and carries the"
+        f"Decoded faces against the photos, means over {len(photos)} faces. Ours has six codes and carries the"
         " surroundings past them; the others have one code of 128 numbers. Set out to reach: 24 dB inside the face."
     )
     head = ["", "PSNR", "PSNR in the face", "SSIM", "SSIM in the face"]
@@ -288,12 +288,13 @@ def _cluster_table(maps: Mapping[str, Embedding]) -> Table:
         )
         for name, one in maps.items()
     ]
-    chance = next(iter(maps.values())).space.chance
+    first = next(iter(maps.values()))
     return Table(
         ["", "silhouette in the plane", "neighbours in the plane", "silhouette in full", "neighbours in full"],
         rows,
-        caption="Neighbours: share of faces whose label most of their five nearest neighbours have, faces of other"
-        f" persons where persons are known; chance is {chance:.1%}. Silhouette: 1 is best, 0 is none.",
+        caption=f"Of {len(first.rows)} faces. Neighbours: share of those whose label most of their five nearest"
+        " neighbours have, faces of other persons where persons are known; chance is"
+        f" {first.space.chance:.1%}. Silhouette: 1 is best, 0 is none.",
     )
 
 
@@ -318,8 +319,8 @@ def leakage(m: Material) -> Content:
     ]
     parts.append(_disentanglement_table(found))
     text = (
-        "A linear SVM tells every factor from every code. The paper does not measure this; a code may hold its factor"
-        " and yet leak into others, which Table 1 cannot see."
+        f"A linear SVM tells every factor from every code, of {len(rows)} faces. The paper does not measure this; a"
+        " code may hold its factor and yet leak into others, which Table 1 cannot see."
     )
     return Content(text, parts, {name: one.to_dict() for name, one in found.items()})
 
@@ -451,8 +452,8 @@ def persons(m: Material) -> Content:
     if m.verifier is None:
         raise InputError("no network that tells persons apart was given; name one with --verifier")
     who = m.labels.get("identity")
-    numbers = [] if who is None else np.unique(who, return_inverse=True)[1].tolist()
-    found = verify_swaps(m.model, m.faces, m.codings, m.verifier, numbers)
+    numbers = [] if who is None else np.unique(who[m.sample], return_inverse=True)[1].tolist()
+    found = verify_swaps(m.model, m.faces[torch.tensor(m.sample)], m.codings, m.verifier, numbers)
     if found is None:
         raise InputError("all faces show one person")
     rows = [

@@ -107,7 +107,7 @@ def shape_errors(
     missed = len(faces) - len(found)
     faces = faces[found]
     labels = {
-        factor: [str(table[column][row]) for row in found.tolist()]
+        factor: [str(value) for value in table.select(found.tolist())[column][:]]
         for factor, column in LABELS.items()
         if column in table.column_names
     }

@@ -35,7 +35,10 @@ FINISHED = "model"
 
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
-_FREE = ("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every", "batch", "accumulation", "start")
+_FREE = (
+    *("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every"),
+    *("batch", "accumulation", "start", "precision"),
+)
 """Settings that a resumed run may change."""
 
 

@@ -334,7 +334,7 @@ class _Trainer:
             (loss if accelerator.scaler is None else accelerator.scaler.scale(loss)).backward()
         values = {"objective": result.total, **result.terms}
         if adversary is not None:
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=accelerator.mixed_precision == "bf16"):
                 loss = adversary.loss(result.real, result.fake.detach())
             (loss / training.accumulation).backward()
             values["discriminator"] = loss

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from facemodels.errors import InputError
+from facemodels.precision import fast_bfloat16
 from multilinear.distributed import is_lost_process as is_lost_process
 
 TIMEOUT = datetime.timedelta(minutes=10)
@@ -26,7 +27,7 @@ def start(precision: str, all_used: bool) -> Accelerator:
     """Join the processes that `accelerate launch` or `torchrun` started; alone without one of them.
 
     Args:
-        precision: Accelerate's mixed precision.
+        precision: As in `TrainingConfig`.
         all_used: Whether every step gives every weight a gradient.
 
     Raises:
@@ -37,6 +38,9 @@ def start(precision: str, all_used: bool) -> Accelerator:
     try:
         AcceleratorState._reset_state()  # a process may train twice, and with another precision
         cpu = not torch.accelerator.is_available()
+        if precision == "auto":
+            device = torch.device("cpu") if cpu else torch.accelerator.current_accelerator()
+            precision = "bf16" if device and fast_bfloat16(device) else "no"
         if cpu and precision == "fp16":
             raise InputError("fp16 needs a GPU; on a CPU train with the precision bf16 or no")
         return Accelerator(

@@ -50,7 +50,7 @@ class Projector:
         self.inverse = torch.linalg.pinv(core.flatten(1), rtol=1e-3).mT
 
     def project(self, data: Tensor, *, rounds: int = 50, tolerance: float = 1e-6) -> list[Tensor]:
-        """Codes `(n, km)` of data `(n, d)`; ends when no error, relative to its sample, changes by more than this."""
+        """Codes `(n, km)` of data `(n, d)`; a sample's end when its relative error changes by no more than this."""
         if len(data) == 0:
             return [data.new_zeros(0, size) for size in self.core.shape[1:]]
         small = data if self.basis is None else data @ self.basis
@@ -62,12 +62,16 @@ class Projector:
         codes = rank_one((data @ self.inverse).reshape(-1, *self.core.shape[1:]), rounds=20)
         norms = torch.linalg.vector_norm(data, dim=1)
         before = torch.full_like(norms, torch.inf)
+        moving = torch.arange(len(data), device=data.device)
         for _ in range(rounds):
-            codes = improve(data, self.core, codes)
-            errors = torch.linalg.vector_norm(data - multilinear_map(self.core, codes), dim=1)
-            if bool(((before - errors).abs() <= tolerance * norms).all()):
+            some = improve(data[moving], self.core, [code[moving] for code in codes])
+            for code, better in zip(codes, some, strict=True):
+                code[moving] = better
+            errors = torch.linalg.vector_norm(data[moving] - multilinear_map(self.core, some), dim=1)
+            still = (before - errors).abs() > tolerance * norms[moving]
+            moving, before = moving[still], errors[still]
+            if not len(moving):
                 break
-            before = errors
         return codes
 
 
@@ -117,12 +121,13 @@ def anchor(codes: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor
 
 
 def _design(core: Tensor, codes: Sequence[Tensor], mode: int) -> Tensor:
-    """The core with every code but the mode's multiplied in, `(n, outputs, km)`."""
+    """The core with every code but the mode's multiplied in, `(n, outputs, km)`; long codes first leave least."""
     result = core.expand(1, *core.shape)
-    for other in range(len(codes) - 1, -1, -1):  # the last mode first, so that the axes before it keep their numbers
+    left = list(range(len(codes)))  # modes that still have an axis
+    for other in sorted(left, key=lambda one: -codes[one].shape[1]):
         if other != mode:
-            place = other + 2
-            result = _times(result, codes[other], place)
+            result = _times(result, codes[other], left.index(other) + 2)
+            left.remove(other)
     return result
 
 
@@ -130,7 +135,7 @@ def _times(tensors: Tensor, vectors: Tensor, axis: int) -> Tensor:
     """Every tensor of a batch (or the one there is) times its vector along an axis."""
     moved = tensors.movedim(axis, -1)
     if len(tensors) == 1:
-        return (moved[0].flatten(0, -2) @ vectors.mT).mT.reshape(len(vectors), *moved.shape[1:-1])
+        return (vectors @ moved[0].flatten(0, -2).mT).reshape(len(vectors), *moved.shape[1:-1])
     return (moved.flatten(1, -2) @ vectors.unsqueeze(-1)).squeeze(-1).reshape(len(vectors), *moved.shape[1:-1])
 
 

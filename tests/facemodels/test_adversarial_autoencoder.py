@@ -60,7 +60,7 @@ def test_the_encoder_deceives_the_judge(prepared, images):
 
 
 def test_the_judge_learns_what_is_genuine(prepared, images):
-    running = trainer(prepared, prior=0.0, learning_rate=1e-2)
+    running = trainer(prepared, prior=1e-9, learning_rate=1e-2)
     with torch.no_grad():
         running.model.head.bias.fill_(4.0)  # codes nobody would take for a draw of the prior
     for number in range(30):
@@ -73,7 +73,19 @@ def test_the_judge_learns_what_is_genuine(prepared, images):
     assert genuine.mean() > coded.mean() + 0.5
 
 
-def test_resumed_is_as_if_never_stopped(prepared, tmp_path, monkeypatch):
+def test_without_a_prior_it_is_a_plain_autoencoder(prepared, images, tmp_path):
+    path, plain = tmp_path / "plain.safetensors", longer(60, prior=0.0)
+    trained = train_adversarial(prepared, path, plain, progress=False)
+    assert trained.judge is None and not [name for name in trained.state_dict() if "judge" in name]
+    assert_close(AdversarialAutoencoder.load(path).state_dict(), trained.state_dict(), rtol=0, atol=0)
+    with torch.no_grad():
+        errors = [float((model(images) - images).square().mean()) for model in (trained, AdversarialAutoencoder(plain))]
+    assert errors[0] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize("prior", [CONFIG.prior, 0.0])
+def test_resumed_is_as_if_never_stopped(prepared, tmp_path, monkeypatch, prior):
+    config = longer(4, prior=prior)
     path, whole = tmp_path / "z0.safetensors", tmp_path / "whole.safetensors"
     own = adversarial_autoencoder._Trainer.step
 
@@ -84,13 +96,13 @@ def test_resumed_is_as_if_never_stopped(prepared, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(adversarial_autoencoder._Trainer, "step", stop_at_two)
-        train_adversarial(prepared, path, CONFIG, progress=False)
+        train_adversarial(prepared, path, config, progress=False)
     with safe_open(path, framework="pt") as content:
         assert content.metadata()["step"] == "2"
     with pytest.raises(InputError, match="interrupted at step 2 of 4; finish it with the same"):
         AdversarialAutoencoder.load(path)
-    resumed = train_adversarial(prepared, path, CONFIG, progress=False)
-    expected = train_adversarial(prepared, whole, CONFIG, progress=False)
+    resumed = train_adversarial(prepared, path, config, progress=False)
+    expected = train_adversarial(prepared, whole, config, progress=False)
     for name, value in expected.state_dict().items():
         assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
@@ -100,8 +112,9 @@ def test_finished_is_read_not_trained(prepared, images, tmp_path, monkeypatch):
     trained = train_adversarial(prepared, path, CONFIG, progress=False)
     monkeypatch.setattr(adversarial_autoencoder, "_Trainer", None)
     again = train_adversarial(prepared, path, CONFIG, progress=False)
-    assert_close(again.encode(images), trained.encode(images), rtol=0, atol=0)
-    assert_close(AdversarialAutoencoder.load(path).encode(images), trained.encode(images), rtol=0, atol=0)
+    for model in (again, AdversarialAutoencoder.load(path)):
+        assert_close(model.state_dict(), trained.state_dict(), rtol=0, atol=0)
+        assert_close(model.encode(images), trained.encode(images))
 
 
 def test_wrong_files(prepared, tmp_path):

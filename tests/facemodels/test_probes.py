@@ -6,7 +6,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from facemodels.baselines import PlainAutoencoder
+from facemodels.baselines import AdversarialAutoencoder, AdversarialConfig
 from facemodels.evaluation.coders import NamedCode, encode_pictures, named_codes, pictures_of
 from facemodels.evaluation.probes import PAPER, probe, table_one
 
@@ -188,7 +188,8 @@ class TestCoders:
             encode_pictures(named_codes(model), torch.rand(2, 3, 32, 32))
 
     def test_others_beside_ours(self, model):
-        coders = {"pose": NamedCode(model, "pose"), "plain": PlainAutoencoder((4, 4, 4), 11)}
+        config = AdversarialConfig(channels=(4, 4, 4), intermediate=8, features=11, prior=0)
+        coders = {"pose": NamedCode(model, "pose"), "plain": AdversarialAutoencoder(config)}
         codes = encode_pictures(coders, torch.rand(3, 3, 64, 64))
         assert codes["pose"].shape == (3, 9) and codes["plain"].shape == (3, 11)
 

@@ -26,6 +26,8 @@ from facemodels.evaluation import charts, sections
 from facemodels.evaluation.html import Content, Figure, Section, Table, page
 from facemodels.evaluation.material import OURS, PCA, UNNAMED, Z0, Pair, gather
 from facemodels.evaluation.page import ReportSettings, make_sections, report
+from facemodels.networks.verification.small import FACTS
+from facemodels.networks.verification.verifier import Verifier
 
 NAMES = [name for name, _, _ in sections.SECTIONS]
 
@@ -200,6 +202,44 @@ def test_without_labels_and_baselines_sections_say_why(model, prepared, tmp_path
     assert "give them with --labels CSV" in missing["table-1"]
 
 
+class Thumbnail(torch.nn.Module):
+    """Tells faces apart by their colours at 4 x 4 pixels."""
+
+    def forward(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1) - 0.5
+
+
+@pytest.fixture
+def verifier():
+    return Verifier(Thumbnail(), dataclasses.replace(FACTS, name="thumbnail", features=48))
+
+
+@pytest.mark.parametrize("kind", ["photos", pytest.param("rendered", marks=pytest.mark.slow)])
+def test_a_verifier_tells_whose_face_a_swap_shows(model, labelled_set, verifier, tmp_path, monkeypatch, kind):
+    from facemodels.evaluation import page as module
+
+    wanted = {"after-swap", "monotony", "persons", "measures"}
+    monkeypatch.setattr(module, "SECTIONS", [one for one in sections.SECTIONS if one[0] in wanted])
+    monkeypatch.setattr(sections, "_READ", 8)
+    monkeypatch.setattr(sections, "_PATHS", 2)
+    if kind == "photos":
+        prepared, labels = labelled_set
+    else:
+        prepared, labels = synthesise_set(tmp_path / "set", count=40, held_out=0.5, seed=3), None
+    settings = ReportSettings(steps=0)
+    text = report(model, tmp_path, prepared, settings, labels=labels, verifier=verifier, progress=False).read_text()
+    figures = {
+        name: one["figures"] for name, one in json.loads((tmp_path / "report.json").read_text())["sections"].items()
+    }
+    assert set(figures) == wanted and "Not made" not in text and "(thumbnail)" in text
+    persons = figures["persons"]
+    assert set(persons["won"]) == {"expression", "pose", "light", "identity"} and 0 < persons["pairs"] < 24
+    assert all(0 <= share <= 1 for share in persons["won"].values()) and -1 <= persons["strangers"] <= 1
+    assert figures["after-swap"][OURS]["read"] == ["expression", "pose", "light", "identity"]
+    assert "identity" in figures["monotony"] and figures["measures"]["verifier"] == "thumbnail"
+    assert "taken_by_identity" in figures["measures"]["measures"]
+
+
 def test_a_network_without_cores_has_no_shape_stream(network_config, morphable, prepared):
     config = dataclasses.replace(network_config, cores=False)
     m = gather(NeuroTensorialAutoencoder(config, morphable).eval(), prepared)
@@ -245,7 +285,7 @@ def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
     report(model, tmp_path, prepared, settings, progress=False)
     before = (tmp_path / "z0.safetensors").stat().st_mtime_ns
     text = report(model, tmp_path, prepared, settings, progress=False).read_text()
-    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 for 2 steps" in text
+    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 in 2 steps of 16" in text
 
 
 def test_without_a_set_faces_are_rendered_once(tmp_path, monkeypatch):

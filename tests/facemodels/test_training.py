@@ -26,6 +26,7 @@ from facemodels.training import train
 from facemodels.training.checkpoint import best_checkpoint, checkpoints, load_progress, newest_run, resolve
 from facemodels.training.logs import read_metrics as lines
 from facemodels.training.loop import _fall, _Progress, _warmth, stream
+from facemodels.training.processes import start
 
 
 def weights(run):
@@ -119,6 +120,14 @@ def test_faces_are_learnt(prepared, tmp_path, settings):
 def test_bf16_on_a_cpu_trains(prepared, tmp_path, settings):
     train(prepared, tmp_path, **shortened(settings, precision="bf16"))
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what a CPU does")
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "no")])
+def test_auto_is_bf16_only_where_it_is_fast(monkeypatch, fast, precision):
+    monkeypatch.setattr("facemodels.training.processes.fast_bfloat16", lambda device: fast)
+    assert start("auto", all_used=True).mixed_precision == precision
+    assert start("bf16", all_used=True).mixed_precision == "bf16"
 
 
 def test_a_finished_run_is_left_alone(prepared, tmp_path, settings):

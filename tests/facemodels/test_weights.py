@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.cli import _load
+from facemodels.cli.networks import load_network
 from facemodels.data.synthetic import synthesise
 from facemodels.morphable import MorphableModel
 from facemodels.pretrained import SHIPPED
@@ -50,7 +50,7 @@ def test_its_shapes_are_nearer_than_the_mean_face(network, faces, images):
 
 def test_stands_in_where_there_is_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert _load(None).config.cores
+    assert load_network(None).config.cores
     assert "taking the network of the package" in capsys.readouterr().err
 
 

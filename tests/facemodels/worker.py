@@ -61,7 +61,7 @@ def _work(settings: dict[str, Any], environment: dict[str, str], output: Path, o
     sys.argv = ["facemodels", "train"]
     import torch
 
-    from facemodels import cli
+    from facemodels.cli import commands
     from facemodels.data.dataset import PreparedSet
     from facemodels.training import checkpoint, end_processes, loop, train
 
@@ -75,8 +75,8 @@ def _work(settings: dict[str, Any], environment: dict[str, str], output: Path, o
         train(PreparedSet(settings["prepared"]), settings["run"], **settings["train"])
         end_processes()
 
-    cli.app = command  # type: ignore[assignment]
-    cli.main()
+    commands.app = command  # type: ignore[assignment]
+    commands.main()
 
 
 def _arrange_death(trainer: Any, checkpoint: Any, options: dict[str, Any]) -> None:
