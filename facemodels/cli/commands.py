@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from facemodels.cli.data import convert_model, prepare, synthesise
+from facemodels.cli.data import convert_model, join, prepare, synthesise
 from facemodels.cli.edit import animate, edit, interpolate
 from facemodels.cli.evaluate import evaluate, probe, report
 from facemodels.cli.export import export
@@ -27,6 +27,7 @@ for _name, _command in {
     "demo": demo,
     "synthesise": synthesise,
     "prepare": prepare,
+    "join": join,
     "convert-model": convert_model,
     "train": train,
     "train-verifier": train_verifier,

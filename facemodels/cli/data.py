@@ -106,6 +106,17 @@ def prepare(
     print(f"{len(prepared)} faces in {out}{done}; look at {out / 'report.html'}")
 
 
+def join(
+    sets: Annotated[list[Path], typer.Argument(metavar="SET...", help="Prepared sets of one morphable model.")],
+    out: Annotated[Path, typer.Option(help="Directory to write the joined set to.")] = Path("joined"),
+) -> None:
+    """Make one set to train on of several, such as rendered faces of two designs."""
+    from facemodels.data.dataset import join_sets
+
+    prepared = join_sets(sets, out)
+    print(f"{len(prepared)} faces in {out}")
+
+
 def convert_model(
     source: Annotated[Path, typer.Argument(help="File or folder of a morphable model that you have.")],
     out: Annotated[Path, typer.Argument(help="File to write, ending in .safetensors.")],
