@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,7 @@ class Content:
     """What a section says.
 
     Attributes:
-        text: Plain sentences; an empty line separates paragraphs.
+        text: Plain sentences; an empty line separates paragraphs, and what stands between backticks is code.
         parts: Figures and tables.
         numbers: All figures of the section, as JSON.
     """
@@ -145,7 +146,7 @@ def _section(section: Section) -> str:
 
 def _figure(figure: Figure, section: str) -> str:
     title = f"<h3>{_text(figure.title)}</h3>" if figure.title else ""
-    caption = f"<figcaption>{_text(figure.caption)}</figcaption>" if figure.caption else ""
+    caption = f"<figcaption>{_prose(figure.caption)}</figcaption>" if figure.caption else ""
     described = _text(figure.title or figure.caption or section)
     if isinstance(figure.picture, str):
         content, kind, width = figure.picture.encode(), "svg+xml", ""
@@ -171,7 +172,7 @@ def _table(table: Table) -> str:
         return f"<{tag}{attribute}>{_text(text)}</{tag}>"
 
     title = f"<h3>{_text(table.title)}</h3>" if table.title else ""
-    caption = f"<caption>{_text(table.caption)}</caption>" if table.caption else ""
+    caption = f"<caption>{_prose(table.caption)}</caption>" if table.caption else ""
     head = "".join(cell("th", name, column) for column, name in enumerate(table.head))
     lines = [
         "<tr>" + "".join(cell("td", text, at, table.best.get(number) == at) for at, text in enumerate(row)) + "</tr>"
@@ -186,7 +187,11 @@ def _is_number(text: str) -> bool:
 
 
 def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{_text(part)}</p>" for part in text.split("\n\n") if part)
+    return "".join(f"<p>{_prose(part)}</p>" for part in text.split("\n\n") if part)
+
+
+def _prose(text: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", _text(text))
 
 
 def _text(text: str) -> str:

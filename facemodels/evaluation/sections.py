@@ -37,12 +37,12 @@ from facemodels.sheets import interpolation_sheet, mesh_pictures, parts_sheet
 _FEWEST = 6  # faces of a label on a map
 _PERSONS = 18  # whose faces are in the leakage matrix
 _MAPPED = 600  # faces on a t-SNE map
-_EVALUATED = 300  # faces of `facemodels evaluate`, whose every measure decodes them anew
+_EVALUATED = 200  # faces of `facemodels evaluate`, whose every measure decodes them anew
 _MEASURED = 100  # faces whose shapes are measured
 _READ = 60  # pairs whose edits the judge reads
 _EVERY = 3  # frames of the film, of which one is shown
 _PATHS = 12  # pairs between which it reads interpolations
-_PAIRS = 100  # pairs whose edits are compared with the truth
+_PAIRS = 60  # pairs whose edits are compared with the truth
 _NO_LABELS = (
     "no labels are known; give them with --labels CSV, or take a set of `facemodels synthesise`, which knows its own"
 )

@@ -81,7 +81,9 @@ def labelled_set(tmp_path_factory, morphable):
 
 class TestPage:
     SECTIONS = (
-        Section("one", "The <first>", Content("A & B.\n\nMore.", [Figure(Image.new("RGB", (3, 2)), "small", "A dot")])),
+        Section(
+            "one", "The <first>", Content("A & `B < C`.\n\nMore.", [Figure(Image.new("RGB", (3, 2)), "small", "A dot")])
+        ),
         Section(
             "two", "The second", Content("", [Table(["", "share"], [["ours", "12 %"], ["theirs", "–"]], best={0: 1})])
         ),
@@ -92,7 +94,11 @@ class TestPage:
         text = page("Faces", "Many.", self.SECTIONS, "Made today.")
         found = Checker(text)
         assert found.links == ["#one", "#two", "#three"] and found.ids == ["one", "two", "three"]
-        assert "The &lt;first&gt;" in text and "A &amp; B." in text and "there is no &lt;photo&gt;" in text
+        assert (
+            "The &lt;first&gt;" in text
+            and "A &amp; <code>B &lt; C</code>." in text
+            and "there is no &lt;photo&gt;" in text
+        )
         assert not re.search(r'(src|href)="(?!data:|#)', text) and "<script" not in text
 
     def test_pictures_are_inside(self):
