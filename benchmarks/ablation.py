@@ -71,6 +71,7 @@ LADDER = (
     ),
     Rung("carried_codes", "codes of the carried photo equal those of the photo", {"carried_codes": 0.1}),
     Rung("cycle", "codes of the decoded face in another pose equal those put in", {"cycle": 0.1}),
+    Rung("swapped_codes", "the encoder reads a swapped expression as what was lent", {"swapped_codes": 0.3}),
     Rung("verification", "the paper's E_veri", {"verification": 0.2}),
     Rung(
         "adversarial",

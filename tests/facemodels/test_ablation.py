@@ -45,7 +45,7 @@ def test_every_rung_changes_what_it_names_and_nothing_else(ablation):
 
 def test_the_last_rung_has_every_term(ablation):
     weights = of(ablation, "adversarial")[1].weights
-    assert all(value != 0 for value in vars(weights).values())
+    assert {name for name, value in vars(weights).items() if value == 0} == {"swapped_face"}  # for rendered sets alone
 
 
 def test_no_such_rung(ablation):

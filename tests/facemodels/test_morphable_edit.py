@@ -45,12 +45,12 @@ def fitted(model, factors):
     def stack(name):
         return torch.stack([torch.as_tensor(row[name]) for row in rows])
 
-    faces = {field.name: stack(field.name) for field in dataclasses.fields(Faces)}
-    for name in ("image", "normals", "turned_image", "turned_normals"):
+    faces = {field.name: stack(field.name) for field in dataclasses.fields(Faces) if field.name != "swapped_row"}
+    for name in ("image", "normals", "turned_image", "turned_normals", "swapped_image"):
         faces[name] = faces[name].permute(0, 3, 1, 2)
-    for name in ("mask", "turned_mask", "turned_weight"):
+    for name in ("mask", "turned_mask", "turned_weight", "swapped_weight"):
         faces[name] = faces[name][:, None]
-    return fits_of(Faces(**faces), model)
+    return fits_of(Faces(**faces, swapped_row=torch.arange(COUNT)), model)
 
 
 def test_cameras_are_those_that_drew_the_faces(model, factors, fitted):

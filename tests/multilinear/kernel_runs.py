@@ -22,10 +22,21 @@ CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 
 def interpret(monkeypatch) -> None:
     """Replaces every Triton function by an interpreted one, which TRITON_INTERPRET would do for the whole process."""
+    _keep_language(monkeypatch)
     for module in (tl, tl.standard, *MODULES):
         for name, function in list(vars(module).items()):
             if isinstance(function, JITFunction):
                 monkeypatch.setattr(module, name, InterpretedFunction(function.fn))
+
+
+def _keep_language(monkeypatch) -> None:
+    """What a kernel calls leaves the interpreter's operations in Triton's language; they go with the test."""
+    for owner in (tl, tl.core, tl.math, tl.core.tensor, tl.core.tensor_descriptor_base):
+        for name, value in list(vars(owner).items()):
+            if callable(value) or isinstance(value, property):
+                monkeypatch.setattr(owner, name, value)
+    for name in {"__index__", "__bool__", "__repr__", "__str__", "T"} - vars(tl.core.tensor).keys():
+        monkeypatch.setattr(tl.core.tensor, name, None, raising=False)
 
 
 @dataclass
