@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import multilinear as ml
+from benchmarks import results
 from multilinear.autograd import _memory
 
-RESULTS = Path(__file__).parent / "results"
 FRESH = (12288, 10800)
 """Shape of the paper's texture core."""
 
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     cuda = options.device != "cpu"
     backends = ("torch", "autodiff", "triton") if cuda else ("torch", "autodiff")
-    name = f"-{torch.cuda.get_device_name().lower().replace(' ', '-')}" if cuda else ""
+    name = f"-{results.slug(results.device_name(options.device))}" if cuda else ""
     rows = []
     # the ladders of a device hold gigabytes: one problem at a time
     ladders = problems(options.device) if cuda else sorted(problems(), key=lambda problem: problem[:2])
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows[-1].append(times["ordinary"] / times["huge"])
         print(_line(rows[-1]))
     columns = ["operator", "elements", "analytic_ms", "autodiff_ms", *(["kernel_ms"] if cuda else []), "ratio"]
-    with (options.out or RESULTS / f"thresholds{name}.csv").open("w", newline="") as file:
+    with (options.out or results.RESULTS / f"thresholds{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*columns, "kernel_ratio"] if cuda else columns)
         writer.writerows(

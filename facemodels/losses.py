@@ -350,8 +350,7 @@ class TurnedFace:
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
         assert decoded.turned is not None
-        error = decoded.turned.image - truth.turned_image
-        return masked_mean(error.abs() + error.square(), truth.turned_weight)
+        return _picture_error(decoded.turned, truth.turned_image, truth.turned_weight)
 
 
 class SwappedFace:
@@ -359,8 +358,7 @@ class SwappedFace:
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
         assert decoded.swapped is not None
-        error = decoded.swapped.image - truth.swapped_image
-        return masked_mean(error.abs() + error.square(), truth.swapped_weight)
+        return _picture_error(decoded.swapped, truth.swapped_image, truth.swapped_weight)
 
 
 class SwappedCodes:
@@ -381,9 +379,7 @@ class SwappedCodes:
         assert decoded.read_coefficients is not None and decoded.read_identity is not None
         assert decoded.lent_coefficients is not None
         expression = _weighted_error(decoded.read_coefficients, decoded.lent_coefficients.detach(), self.weights)
-        own = decoded.codes.identity.detach()
-        variance = gather(own).var(0).mean().clamp(min=1e-6)
-        return expression + (decoded.read_identity - own[decoded.turned_rows]).square().mean() / variance
+        return expression + _code_error(decoded.read_identity, decoded.codes.identity.detach(), decoded.turned_rows)
 
 
 class Background:
@@ -537,10 +533,19 @@ def _codes_error(again: Codes | None, decoded: Decoded, truth: Truth) -> Tensor:
     assert again is not None
     error = F.mse_loss(again.pose, truth.turned_rotation)
     for name in ("identity", "expression"):
-        before, after = getattr(decoded.codes, name), getattr(again, name)
-        variance = gather(before.detach()).var(0).mean().clamp(min=1e-6)
-        error = error + (after - before[decoded.turned_rows]).square().mean() / variance
+        error = error + _code_error(getattr(again, name), getattr(decoded.codes, name), decoded.turned_rows)
     return error
+
+
+def _code_error(after: Tensor, before: Float[Tensor, "n k"], rows: Int[Tensor, " m"]) -> Tensor:
+    """Mean squared error of the codes of some faces, in units of the codes' variance over the batch."""
+    variance = gather(before.detach()).var(0).mean().clamp(min=1e-6)
+    return (after - before[rows]).square().mean() / variance
+
+
+def _picture_error(face: Face, target: Float[Tensor, "m 3 h w"], weight: Float[Tensor, "m 1 h w"]) -> Tensor:
+    error = face.image - target
+    return masked_mean(error.abs() + error.square(), weight)
 
 
 def _weighted_error(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:

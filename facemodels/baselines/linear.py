@@ -63,7 +63,7 @@ _RANKS = {"identity": 20, "expression": 5, "pose": 6, "light": 3}
 _EIGENIMAGES = 400
 _SIZES = (20, 5, 4)  # codes without names; their product is the number of columns of the basis
 _SWEEPS = 30
-_ROUNDS = 20  # of the multilinear projection of a face; thirty more change the error by less than 1 %
+_ROUNDS = 20  # of the multilinear projection of a face; the error after 10 is 1.8 % above that after 50
 
 
 class LabelledFactors:

@@ -51,6 +51,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ _FILES_A_SHARD = 16  # of a few hundred faces each: some 50 MB
 class Faces(Rows):
     """A batch of prepared faces as tensors; `faces[index]` takes rows from every field.
 
-    Whole sets are kept in this form in memory: 7000 faces take about 600 MB.
+    Whole sets are kept in this form in memory: 7000 faces take about 550 MB.
 
     Attributes:
         swapped_row: Which face of all that were read lends its expression to `swapped_image`; it counts in the whole,
@@ -319,20 +320,11 @@ def write_prepared(
     Raises:
         InputError: `path` exists, or there is not one row.
     """
-    path = Path(path)
-    check_new(path)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with _appearing(path) as partial:
         count = _write_table(partial, rows)
         if count == 0:
             raise InputError(f"not one face to write to {path}; look at the reasons above and try other photos")
-        morphable.save(partial / "morphable.safetensors")
-        (partial / "preparation.json").write_text(json.dumps({"faces": count, **info}, indent=1) + "\n")
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _write_beside(partial, morphable, {"faces": count, **info})
     return PreparedSet(path)
 
 
@@ -435,22 +427,12 @@ def join_sets(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[st
     columns = [name for name in wanted if all(name in one.table.column_names for one in sets)]
     table = datasets.concatenate_datasets([one.table.select_columns(columns) for one in sets])
     info = {"faces": len(table), "source": "joined", "sets": [one.info for one in sets]}
-    out = Path(out)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    quiet = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
     try:
-        table.save_to_disk(str(partial), max_shard_size=_SHARD_BYTES)
-        first.morphable.save(partial / "morphable.safetensors")
-        (partial / "preparation.json").write_text(json.dumps(info, indent=1) + "\n")
-        partial.rename(out)
+        with _appearing(out) as partial, _no_progress_bars():
+            table.save_to_disk(str(partial), max_shard_size=_SHARD_BYTES)
+            _write_beside(partial, first.morphable, info)
     except OSError as error:
         raise InputError(f"{out} could not be written ({error}); nothing of it is left") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if quiet:
-            datasets.enable_progress_bars()
     return PreparedSet(out)
 
 
@@ -464,21 +446,49 @@ def check_new(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path} exists already; remove it or choose another name")
 
 
-def _write_table(directory: Path, rows: Iterable[dict[str, Any]]) -> int:
-    cache = directory.with_suffix(".rows")
-    quiet = datasets.utils.logging.is_progress_bar_enabled()
+@contextmanager
+def _appearing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A directory to fill, which appears under its name at the end of the block, or not at all."""
+    check_new(path)
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        count = write_rows(cache, rows)
-        if count:
-            table = datasets.Dataset.from_file(str(cache))
-            table.save_to_disk(str(directory), max_shard_size=_SHARD_BYTES)
-            del table
-        return count
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _write_beside(directory: Path, morphable: MorphableModel, info: dict[str, Any]) -> None:
+    morphable.save(directory / "morphable.safetensors")
+    (directory / "preparation.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+def _write_table(directory: Path, rows: Iterable[dict[str, Any]]) -> int:
+    cache = directory.with_suffix(".rows")
+    try:
+        with _no_progress_bars():
+            count = write_rows(cache, rows)
+            if count:
+                table = datasets.Dataset.from_file(str(cache))
+                table.save_to_disk(str(directory), max_shard_size=_SHARD_BYTES)
+                del table
+            return count
     finally:
         cache.unlink(missing_ok=True)
-        if quiet:
-            datasets.enable_progress_bars()
 
 
 def _chain(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

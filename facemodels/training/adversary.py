@@ -1,5 +1,7 @@
 """The discriminator's side of the adversarial game (section 3.5, after BEGAN)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -40,8 +42,7 @@ class Adversary(nn.Module):
 
     def error(self, images: Float[Tensor, "n 3 h w"]) -> Tensor:
         """L(v) = mean |v - D(v)|, with gradients for the pictures but none for the discriminator."""
-        weights = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        return F.l1_loss(torch.func.functional_call(self.discriminator, weights, (images,)), images)
+        return F.l1_loss(held_still(self.discriminator, images), images)
 
     def loss(self, real: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]) -> Tensor:
         """What the discriminator minimises: L(x) - k_t L(x^).
@@ -63,3 +64,9 @@ class Adversary(nn.Module):
         balance = self.gamma * real - fake
         self.k.add_(self.rate * balance.to(self.k)).clamp_(0, 1)
         self.convergence = float(real + balance.abs())
+
+
+def held_still(module: nn.Module, *inputs: Tensor) -> Any:
+    """What a module makes of its inputs, with gradients for these and none for its weights."""
+    weights = {name: value.detach() for name, value in module.named_parameters()}
+    return torch.func.functional_call(module, weights, inputs)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -17,7 +16,7 @@ from facemodels.morphable import MorphableModel
 from facemodels.networks import fill_face
 from facemodels.networks.verification import Verifier
 from facemodels.parallel import gather, processes
-from facemodels.training.adversary import Adversary
+from facemodels.training.adversary import Adversary, held_still
 
 _RAMPED = ("decorrelation", "carried_codes", "swapped_codes", "cycle")
 """Terms that codes which say nothing satisfy best: from the start, they would keep the encoder from learning."""
@@ -121,9 +120,10 @@ class TrainingStep(nn.Module):
     ) -> Decoded:
         network, weights = self.network, self.config.weights
         count = len(truth.image)
-        everyone = truth.image if lenders is None else torch.cat([truth.image, lenders])
-        everyone = network.perceive(_contiguous(everyone.to(network.encoder.head.weight.dtype)))
-        images, codes = truth.image.to(network.encoder.head.weight.dtype), everyone[:count]
+        pictures = truth.image if lenders is None else torch.cat([truth.image, lenders])
+        pictures = pictures.to(network.encoder.head.weight.dtype)
+        everyone = network.perceive(_contiguous(pictures))
+        images, codes = pictures[:count], everyone[:count]
         partner_expression = gather(codes.expression)[partner]
         lent = everyone.expression[count:] if lenders is not None else None
         if lent is None and weights.swapped_codes:
@@ -186,9 +186,9 @@ class TrainingStep(nn.Module):
     def _read(self, images: Float[Tensor, "m 3 h w"]) -> tuple[Tensor, Tensor]:
         """fc(z_exp) and z_id of pictures, with gradients for the pictures but none for the encoder."""
         network = self.network
-        features, _ = _held_still(network.encoder, _contiguous(images.clamp(0, 1)))
-        expression = _held_still(network.expression_coefficients, _held_still(network.heads["expression"], features))
-        return full_precision(expression), full_precision(_held_still(network.heads["identity"], features))
+        features, _ = held_still(network.encoder, _contiguous(images.clamp(0, 1)))
+        expression = held_still(network.expression_coefficients, held_still(network.heads["expression"], features))
+        return full_precision(expression), full_precision(held_still(network.heads["identity"], features))
 
     def _paint(
         self, codes: Codes, rotation: Float[Tensor, "m 9"], turned: Tensor, lent: Float[Tensor, "m k"] | None
@@ -225,11 +225,6 @@ def strided(first: int, count: int, share: float) -> Int[Tensor, " rows"]:
     chosen = ((number + 1) * share + 1e-9).floor() > (number * share + 1e-9).floor()
     rows = chosen.nonzero().flatten()
     return rows if len(rows) or share == 0 else torch.zeros(1, dtype=torch.long)
-
-
-def _held_still(module: nn.Module, *inputs: Tensor) -> Any:
-    weights = {name: value.detach() for name, value in module.named_parameters()}
-    return torch.func.functional_call(module, weights, inputs)
 
 
 def _float(codes: Codes) -> Codes:

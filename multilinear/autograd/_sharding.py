@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 from torch.distributed.tensor.experimental import register_sharding
 
+from multilinear.autograd._operator import from_bits
+
 Shape = Sequence[int]
 Rule = tuple[list[Placement], list[Placement | None]]
 """Placements of the results and of the arguments, None for an argument that is no tensor."""
@@ -39,7 +41,7 @@ def register(equation: str, operator: Any, backward: Any) -> None:
 
     def rules_backward(gradient: Any, *arguments: Any) -> list[Rule]:
         *tensors, needed = arguments
-        wanted = [bool(needed >> position & 1) for position in range(len(tensors))]
+        wanted = from_bits(needed, len(tensors))
         return backward_rules(terms, result, gradient.shape, [tensor.shape for tensor in tensors], wanted)
 
     register_sharding(operator)(rules)

@@ -197,22 +197,15 @@ def test_coefficients_are_cut_at_three_deviations(model, faces):
     assert truth.identity.abs().max() == losses.COEFFICIENT_LIMIT
 
 
-def test_turned_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morphable):
-    weight = torch.rand_like(truth.turned_weight)
-    truth = dataclasses.replace(truth, turned_weight=weight)
-    error = (decoded.turned.image - truth.turned_image).double().numpy()
+@pytest.mark.parametrize("name", ["turned", "swapped"])
+def test_carried_faces_count_pixels_as_far_as_they_are_known(name, decoded, truth, morphable):
+    weight = torch.rand_like(getattr(truth, f"{name}_weight"))
+    truth = dataclasses.replace(truth, **{f"{name}_weight": weight})
+    error = (getattr(decoded, name).image - getattr(truth, f"{name}_image")).double().numpy()
     expected = ((abs(error) + error**2) * weight.numpy()).sum() / (3 * weight.numpy().sum())
-    assert term("turned_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
-    hidden = dataclasses.replace(truth, turned_weight=torch.zeros_like(weight))
-    assert term("turned_face", decoded, hidden, morphable) == 0
-
-
-def test_swapped_face_counts_pixels_as_far_as_they_are_known(decoded, truth, morphable):
-    weight = torch.rand_like(truth.swapped_weight)
-    truth = dataclasses.replace(truth, swapped_weight=weight)
-    error = (decoded.swapped.image - truth.swapped_image).double().numpy()
-    expected = ((abs(error) + error**2) * weight.numpy()).sum() / (3 * weight.numpy().sum())
-    assert term("swapped_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
+    assert term(f"{name}_face", decoded, truth, morphable) == pytest.approx(expected, rel=1e-4)
+    hidden = dataclasses.replace(truth, **{f"{name}_weight": torch.zeros_like(weight)})
+    assert term(f"{name}_face", decoded, hidden, morphable) == 0
 
 
 def test_a_swapped_face_has_the_lenders_expression_and_nothing_else_of_it(model, faces, training_config, morphable):

@@ -3,6 +3,7 @@ import errno
 import itertools
 import math
 import os
+import shutil
 import signal
 import sys
 from typing import ClassVar
@@ -171,6 +172,10 @@ def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config)
     white = load_file(tmp_path / "first" / "model" / "model.safetensors")
     assert all(torch.equal(second[name], white[name]) for name in white)
     assert not torch.equal(first["heads.identity.weight"], second["heads.identity.weight"])
+    (tmp_path / "first" / "model" / "morphable.safetensors").unlink()  # as exported without it
+    train(prepared, tmp_path / "third", **longer)
+    assert all(torch.equal(value, white[name]) for name, value in weights(tmp_path / "third").items() if name in white)
+    shutil.rmtree(tmp_path / "third")
     other = {**longer, "network": dataclasses.replace(network_config, background=8)}
     with pytest.raises(InputError, match=r"is no network to start from \(background 7, here 8\)"):
         train(prepared, tmp_path / "third", **other)
