@@ -16,7 +16,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig
 from facemodels.morphable import MorphableModel
 
-PATIENCE = 180_000  # milliseconds: browsers are slow on a busy machine
+PATIENCE = 600  # seconds: browsers are slow on a busy machine
 # Without a GPU WebGL is drawn in software; the rest keeps the browser from looking for its maker's servers.
 FLAGS = (
     "--no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist"
@@ -73,7 +73,7 @@ def page(served):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1100}, accept_downloads=True)
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(1000 * PATIENCE)
         page.asked = []  # type: ignore[attr-defined]
         page.on("request", lambda request: page.asked.append(request.url))  # type: ignore[attr-defined]
         page.goto(served[0])
@@ -162,21 +162,24 @@ def test_the_mesh_turns_and_is_saved(page):
 
     canvas = page.locator("#mesh canvas")
     canvas.scroll_into_view_if_needed()
-    for _ in range(60):  # until it is drawn
-        before = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("L"), float)
-        if before.std() > 5:
-            break
-        page.wait_for_timeout(1000)
-    assert before.std() > 5
+
+    def drawn(enough):
+        """The canvas, once it is drawn as a test wants it."""
+        for _ in range(PATIENCE):
+            picture = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("L"), float)
+            if enough(picture):
+                return picture
+            page.wait_for_timeout(1000)
+        raise AssertionError("the mesh is not drawn as it should be")
+
+    before = drawn(lambda picture: picture.std() > 5)
     box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 90, y, steps=8)
     page.mouse.up()
-    page.wait_for_timeout(1000)
-    after = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("L"), float)
-    assert np.abs(after - before).mean() > 1
+    drawn(lambda picture: np.abs(picture - before).mean() > 1)
     with page.expect_download() as download:
         page.locator("#mesh-link a").click()
     assert download.value.suggested_filename == "face.glb"
@@ -210,5 +213,5 @@ def test_nothing_is_kept(served, page):
     _, process, files = served
     assert list(files.glob("facemodels-app-*"))
     process.terminate()  # as Ctrl-C, which a shell's background processes are deaf to
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert list(files.glob("facemodels-app-*")) == []

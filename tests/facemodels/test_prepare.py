@@ -461,7 +461,7 @@ class TestResume:
         partial = tmp_path / "set.partial"
         for wanted in ("found/00002.npz", "rows/00001.arrow"):
             process = subprocess.Popen([sys.executable, str(script), "2"], start_new_session=True)
-            deadline = time.time() + 120
+            deadline = time.time() + 600
             while not (partial / wanted).is_file() and process.poll() is None and time.time() < deadline:
                 time.sleep(0.01)
             os.kill(process.pid, signal.SIGKILL)
@@ -469,7 +469,7 @@ class TestResume:
             assert (partial / wanted).is_file() and not (tmp_path / "set").exists()
         subprocess.run([sys.executable, str(script), "1"], check=True)
         assert contents(tmp_path / "set") == contents(prepared.path)
-        deadline = time.time() + 20
+        deadline = time.time() + 600
         while _alive(script) and time.time() < deadline:
             time.sleep(0.1)
         assert not _alive(script)  # workers end with a parent that was killed

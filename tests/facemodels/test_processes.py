@@ -133,6 +133,6 @@ def test_launchers(prepared, tmp_path, launcher):
     command = [sys.executable, "-m", *launch, "-m", "facemodels", *map(str, arguments), "run"]
     command += ["--fsdp"] if launcher == "torchrun" else []  # accelerate has a word of its own
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0 and done.stdout.count("trained: run") == 1, done.stderr
     assert load_progress(checkpoints(tmp_path / "run")[-1])["faces"] == 8

@@ -10,7 +10,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["facemodels.training"])
-DEADLINE = 300.0  # seconds that a process may take on a busy machine
+DEADLINE = 900.0  # seconds that a process may take on a busy machine
 
 
 def free_port() -> int:

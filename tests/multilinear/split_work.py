@@ -32,7 +32,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["multilinear.distributed", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"]
 )
-DEADLINE = 300.0  # seconds that a process may take on a busy machine
+DEADLINE = 900.0  # seconds that a process may take on a busy machine
+SILENCE = 600.0  # seconds after which a group gives up a process that does not answer
 
 CORES: dict[str, Any] = {
     "full": "full",
@@ -461,7 +462,7 @@ def _work(rank: int, processes: int, folder: Path, work: list[str], options: dic
     os.dup2(descriptor, 2)
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), processes)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(seconds=SILENCE))
     mesh = init_device_mesh("cpu", (processes,))
     results: dict[str, Any] = {}
     for name in work:

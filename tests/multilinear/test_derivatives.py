@@ -8,6 +8,8 @@ from multilinear.testing.derivatives import CHECKS
 
 EAGER = [name for name, check in CHECKS.items() if check.group != "compile"]
 COMPILED = [name for name, check in CHECKS.items() if check.group == "compile"]
+COSTLY = ("compile_inductor", "compile_hessian")  # seconds each
+SAMPLES = ("face_splitting", "mttkrp", "multilinear_loss", "cp_to_tensor")
 COMPLEX = [name for name, check in CHECKS.items() if check.complex]
 
 
@@ -21,7 +23,11 @@ class TestDerivatives:
     def test_complex128(self, operator, check):
         assert CHECKS[check].run(CASES[operator], dtype=torch.complex128) < 1e-12
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("check", COMPILED)
-    def test_compiled(self, operator, check):
-        assert CHECKS[check].run(CASES[operator], dtype=torch.float64) < 1e-12
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("check", "operator"),
+    [(check, operator) for check in COMPILED for operator in (SAMPLES if check in COSTLY else CASES)],
+)
+def test_compiled(check, operator):
+    assert CHECKS[check].run(CASES[operator], dtype=torch.float64) < 1e-12

@@ -185,7 +185,7 @@ class TestProcesses:
         for process in results[processes]:
             memory = process["memory"]
             assert memory["weights"] == memory["gradient"] == memory["state"] // 2 == whole // processes
-            assert memory["peak"] == pytest.approx(4 * whole / processes, rel=0.15)
+            assert memory["peak"] == pytest.approx(4 * whole / processes, rel=0.3)
 
     def test_a_killed_process_ends_the_others_with_a_message(self, folder):
         processes = split_work.start(folder / "killed", 3, ["killed"])
@@ -195,7 +195,7 @@ class TestProcesses:
         for output in (text, other):
             end, name, message = re.search(r"ended at ([\d.]+) (\w+) (.*)", output).groups()
             assert name == "LostProcess" and "another process of this group ended or hangs" in message
-            assert float(end) - death < 10
+            assert float(end) - death < split_work.SILENCE / 2  # told by the broken connection
 
 
 class TestOneProcess:

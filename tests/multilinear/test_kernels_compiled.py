@@ -99,14 +99,16 @@ def test_one_pass(compiled):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "layout", "dtype"),
+    ("compiled", "case", "layout", "dtype"),
     [
-        *((case, "rows", torch.float32) for case in FACE_SPLITTING[1:]),
-        *((case, "columns", torch.float32) for case in FACE_SPLITTING[4:]),
-        (FACE_SPLITTING[0], "rows", torch.float16),
-        *((case, "rows", torch.bfloat16) for case in FACE_SPLITTING[1:7:2]),
-        (FACE_SPLITTING[5], "columns", torch.bfloat16),
+        *((90, case, "rows", torch.float32) for case in FACE_SPLITTING[1:]),
+        *((90, case, "columns", torch.float32) for case in FACE_SPLITTING[4:]),
+        (90, FACE_SPLITTING[0], "rows", torch.float16),
+        *((90, case, "rows", torch.bfloat16) for case in FACE_SPLITTING[1:7:2]),
+        (90, FACE_SPLITTING[5], "columns", torch.bfloat16),
+        *((80, case, "rows", torch.float32) for case in FACE_SPLITTING[1:7:2]),
     ],
+    indirect=["compiled"],
     ids=str,
 )
 def test_face_splitting_everywhere(compiled, case, layout, dtype):
@@ -115,13 +117,15 @@ def test_face_splitting_everywhere(compiled, case, layout, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "dtype", "precision"),
+    ("compiled", "case", "dtype", "precision"),
     [
-        *((case, torch.float32, "highest") for case in [*LOSS[:2], *LOSS[3:], *ONE_PASS[1:]]),
-        *((case, torch.float32, "high") for case in [*LOSS[:3], *ONE_PASS[:2]]),
-        *((case, torch.bfloat16, "highest") for case in [*LOSS[:3], *ONE_PASS[:2]]),
-        (LOSS[2], torch.float16, "highest"),
+        *((90, case, torch.float32, "highest") for case in [*LOSS[:2], *LOSS[3:], *ONE_PASS[1:]]),
+        *((90, case, torch.float32, "high") for case in [*LOSS[:3], *ONE_PASS[:2]]),
+        *((90, case, torch.bfloat16, "highest") for case in [*LOSS[:3], *ONE_PASS[:2]]),
+        (90, LOSS[2], torch.float16, "highest"),
+        *((80, case, torch.float32, "highest") for case in [LOSS[0], LOSS[3], *ONE_PASS[1:3]]),
     ],
+    indirect=["compiled"],
     ids=str,
 )
 def test_multilinear_loss_everywhere(compiled, case, dtype, precision, monkeypatch):
