@@ -284,15 +284,10 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
         _training(_OURS),
     ),
     "rendered": (_network(48, 24, 24), _training(_RENDERED)),
-    "demo": (
-        _network(32, 24, 24, rank=64),
-        _training(dataclasses.replace(_RENDERED, adversarial=0.0, carried_codes=0.0), learning_rate=2e-3),
-    ),
 }
 """Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the
 swaps work: "default" in full width; "small" in half of it, which trains within an hour or two on a CPU; "large" for
-pictures of 128 pixels; "rendered" like "small" but trusting light and shape, as rendered faces allow; "demo" like that,
-in minutes and without an adversary."""
+pictures of 128 pixels; "rendered" like "small" but trusting light and shape, as rendered faces allow."""
 
 
 def preset(name: str) -> tuple[NetworkConfig, TrainingConfig]:

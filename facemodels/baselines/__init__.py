@@ -1,5 +1,6 @@
 """What the network is compared with."""
 
+from facemodels.baselines.adversarial_autoencoder import SHIPPED_Z0 as SHIPPED_Z0
 from facemodels.baselines.adversarial_autoencoder import AdversarialAutoencoder as AdversarialAutoencoder
 from facemodels.baselines.adversarial_autoencoder import AdversarialConfig as AdversarialConfig
 from facemodels.baselines.adversarial_autoencoder import train_adversarial as train_adversarial

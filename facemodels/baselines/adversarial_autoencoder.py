@@ -2,7 +2,7 @@
 
 The same convolutions as our network, one code of 128 numbers, no factors. A second network tells codes from draws of a
 standard normal distribution, and the encoder learns to deceive it, so that the codes as a whole follow that
-distribution. Without that second network it is a plain autoencoder, which the demonstration compares with.
+distribution. One that learnt from rendered faces comes with the package.
 """
 
 import dataclasses
@@ -26,6 +26,9 @@ from facemodels.networks import Encoder, UpsamplingDecoder, channels_last
 from facemodels.precision import fast_bfloat16
 from facemodels.progress import progress_bar
 
+SHIPPED_Z0 = Path(__file__).parents[1] / "weights" / "z0.safetensors"
+"""The one that comes with the package, for pictures of 64 pixels."""
+
 _FORMAT = "facemodels.AdversarialAutoencoder/1"
 _BATCH = 100  # faces encoded at once
 _SAVE_SECONDS = 60.0
@@ -45,8 +48,7 @@ class AdversarialConfig:
         steps: Length of the training.
         batch: Faces at once.
         learning_rate: Peak, of both networks; it rises over 50 steps and falls along a cosine to a hundredth.
-        prior: Weight of the adversarial term beside half the squared error of the picture; 0 makes a plain autoencoder,
-            which has no network that judges codes.
+        prior: Weight of the adversarial term beside half the squared error of the picture.
         seed: Fixes weights, order and draws.
     """
 
@@ -68,10 +70,14 @@ class AdversarialConfig:
 
 
 class AdversarialAutoencoder(nn.Module):
-    """Encoder, one code, upsampling decoder, and, unless `config.prior` is 0, the network that judges codes.
+    """Encoder, one code, upsampling decoder, and, for training, the network that judges codes.
 
     Args:
         config: Sizes; the settings of training stay with the network, too.
+        judge: Whether it has the network that judges codes.
+
+    Attributes:
+        learnt_from: The set it was trained on, in words; empty before.
 
     Example:
         >>> model = AdversarialAutoencoder(AdversarialConfig(channels=(4, 4, 4), intermediate=8, hidden=8))
@@ -82,13 +88,14 @@ class AdversarialAutoencoder(nn.Module):
         Makhzani, Shlens, Jaitly, Goodfellow, Frey, "Adversarial Autoencoders", arXiv 1511.05644, section 2.
     """
 
-    def __init__(self, config: AdversarialConfig):
+    def __init__(self, config: AdversarialConfig, judge: bool = True):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.channels, config.intermediate, config.size)
         self.head = nn.Linear(config.intermediate, config.features)
         self.decoder = UpsamplingDecoder(config.features, config.channels, 3, config.size)
-        self.judge = _judge(config) if config.prior else None
+        self.judge = _judge(config) if judge else None
+        self.learnt_from = ""
 
     def perceive(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
         """The codes, with gradients."""
@@ -109,7 +116,7 @@ class AdversarialAutoencoder(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a network that `train_adversarial` has finished, in evaluation mode.
+        """Read a network that `train_adversarial` has finished or `save` has written, in evaluation mode.
 
         Raises:
             InputError: There is no such file, it is damaged, holds something else, or an unfinished training.
@@ -121,9 +128,29 @@ class AdversarialAutoencoder(nn.Module):
                 f"{path} holds a training that was interrupted at step {texts['step']} of {config.steps};"
                 " finish it with the same `facemodels train-baseline`"
             )
-        model = cls(config)
-        model.load_state_dict(_under("model", tensors))
+        weights = {name: value.float() for name, value in _under("model", tensors).items()}
+        model = cls(config, judge=any(name.startswith("judge.") for name in weights))
+        model.load_state_dict(weights)
+        model.learnt_from = texts["set"]
         return model.eval()
+
+    def save(self, path: str | Path) -> None:
+        """Write what encoding and decoding need, in float16; `load` reads it.
+
+        Args:
+            path: File ending in `.safetensors`.
+
+        Raises:
+            InputError: The disk is full or cannot be written to.
+        """
+        weights = {name: value.half() for name, value in self.state_dict().items() if not name.startswith("judge.")}
+        record = {
+            "format": _FORMAT,
+            "config": json.dumps(dataclasses.asdict(self.config)),
+            "set": self.learnt_from,
+            "step": str(self.config.steps),
+        }
+        write_tensors(Path(path), {f"model/{name}": value for name, value in weights.items()}, record)
 
 
 def train_adversarial(
@@ -171,8 +198,7 @@ def train_adversarial(
     if tensors:
         trainer.load(tensors)
     saved = time.monotonic()
-    what = "train Z0" if config.prior else "train the plain autoencoder"
-    with progress_bar(total=config.steps, initial=step, description=what, disable=not progress) as bar:
+    with progress_bar(total=config.steps, initial=step, description="train Z0", disable=not progress) as bar:
         try:
             while step < config.steps:
                 trainer.step(step)
@@ -183,7 +209,7 @@ def train_adversarial(
                     saved = time.monotonic()
         finally:
             write_tensors(path, trainer.tensors(), record | {"step": str(step)})
-    return trainer.model.cpu().eval()
+    return AdversarialAutoencoder.load(path)
 
 
 class _Trainer:
@@ -195,14 +221,16 @@ class _Trainer:
             torch.manual_seed(config.seed)
             self.model = AdversarialAutoencoder(config).to(device)
         channels_last(self.model)
-        judge = self.model.judge
-        judging = [] if judge is None else list(judge.parameters())
+        assert self.model.judge is not None
+        self.judge = self.model.judge
+        judging = list(self.judge.parameters())
         coding = [
             weight for part in (self.model.encoder, self.model.head, self.model.decoder) for weight in part.parameters()
         ]
-        self.optimizers = {"coder": torch.optim.AdamW(coding, config.learning_rate)}
-        if judging:
-            self.optimizers["judge"] = torch.optim.AdamW(judging, config.learning_rate, betas=(0.5, 0.999))
+        self.optimizers = {
+            "coder": torch.optim.AdamW(coding, config.learning_rate),
+            "judge": torch.optim.AdamW(judging, config.learning_rate, betas=(0.5, 0.999)),
+        }
 
     def step(self, number: int) -> None:
         """One step of the autoencoder, then one of the judge."""
@@ -219,12 +247,9 @@ class _Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bfloat16(self.device)):
             codes = model.perceive(images)
             pictures = model.decode(codes)
-        objective = 0.5 * (pictures - images).square().sum() / len(images)
-        if model.judge is not None:
-            objective = objective + config.prior * _entropy(_judged(model.judge, codes), True)
-        self._descend("coder", objective)
-        if model.judge is not None:
-            self._descend("judge", _entropy(model.judge(prior), True) + _entropy(model.judge(codes.detach()), False))
+        error = 0.5 * (pictures - images).square().sum() / len(images)
+        self._descend("coder", error + config.prior * _entropy(_judged(self.judge, codes), True))
+        self._descend("judge", _entropy(self.judge(prior), True) + _entropy(self.judge(codes.detach()), False))
 
     def _descend(self, name: str, objective: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
@@ -301,5 +326,6 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _name(prepared: PreparedSet) -> str:
     """What a set is known by: where it came from, and how many faces it has."""
-    known = {name: prepared.info.get(name) for name in ("source", "faces", "seed")}
-    return json.dumps(known, sort_keys=True)
+    seed = prepared.info.get("seed")
+    faces, kind = len(prepared.split("train")), prepared.info.get("source")
+    return f"{faces:,} faces of “{kind}”" + ("" if seed is None else f" (seed {seed})")

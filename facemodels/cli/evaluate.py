@@ -108,8 +108,13 @@ def report(
         Path | None, typer.Option(help="Adversarial autoencoder that `train-baseline` has trained.")
     ] = None,
     baseline_steps: Annotated[
-        int, typer.Option(min=0, help="Steps to train one for where none is given; 0 goes without.")
-    ] = 600,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Steps to train one for; by default that of the package stands beside rendered faces, and 600 steps"
+            " are trained beside photos; 0 goes without.",
+        ),
+    ] = None,
     verifier: Annotated[
         str | None,
         typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),

@@ -14,7 +14,7 @@ from facemodels.errors import InputError
 def train(
     prepared: Annotated[Path, typer.Argument(help="Prepared set.")],
     preset: Annotated[
-        str, typer.Option(help="Sizes and objective: paper, default, small, large, rendered or demo.")
+        str, typer.Option(help="Sizes and objective: paper, default, small, large or rendered.")
     ] = "small",
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Length of the run in minutes; 25 if there is no --steps.")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.baselines import AdversarialAutoencoder, AdversarialConfig, train_adversarial
+from facemodels.baselines import SHIPPED_Z0, AdversarialAutoencoder, AdversarialConfig, train_adversarial
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.synthetic import synthesise_set
 from facemodels.errors import InputError
@@ -29,6 +29,7 @@ PAGE, FIGURES = "index.html", "report.json"
 # what is rendered where no set is given: 16 persons, of whom the baselines learn from half
 _RENDERED: dict[str, Any] = {"design": "facefactors", "count": 16 * 192, "held_out": 0.5}
 _BATCH = 16  # faces of a step of Z0: in a few minutes, many small steps teach it more than few large ones
+_STEPS = 600  # of Z0, where neither steps nor a trained one are given and that of the package does not fit
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ class ReportSettings:
         limit: At most so many of them, evenly spread.
         label: Column of the table of labels that stands in for `expression`.
         steps: Steps that the adversarial autoencoder Z0 is trained for, if no trained one is given; 0 leaves it out.
+            By default none: of rendered faces that of the package is taken, of others one is trained in 600.
         seed: Fixes pairs, folds and the training of Z0.
     """
 
     split: str = "test"
     limit: int | None = 2000
     label: str = "Smiling"
-    steps: int = 600
+    steps: int | None = None
     seed: int = 0
 
 
@@ -112,7 +114,7 @@ def report(
     material.verifier = verifier
     material.teacher = teacher or (prepared if "train" in prepared.table["split"][:] else None)
     _make(out)
-    material.z0 = trained or _z0(material.teacher, out, settings, progress)
+    material.z0 = trained or _z0(material, out, settings, progress)
     sections, seconds = make_sections(material, progress)
     with whole_file(out / PAGE) as file:
         file.write_text(
@@ -156,12 +158,16 @@ def _make(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def _z0(
-    teacher: PreparedSet | None, out: Path, settings: ReportSettings, progress: bool
-) -> AdversarialAutoencoder | None:
-    if teacher is None or not settings.steps:
+def _z0(material: Material, out: Path, settings: ReportSettings, progress: bool) -> AdversarialAutoencoder | None:
+    steps, teacher = settings.steps, material.teacher
+    if steps is None and material.synthetic:
+        shipped = AdversarialAutoencoder.load(SHIPPED_Z0)
+        if shipped.config.size == material.prepared.size:
+            return shipped
+    steps = _STEPS if steps is None else steps
+    if teacher is None or not steps:
         return None
-    config = AdversarialConfig(size=teacher.size, steps=settings.steps, batch=_BATCH, seed=settings.seed)
+    config = AdversarialConfig(size=teacher.size, steps=steps, batch=_BATCH, seed=settings.seed)
     return train_adversarial(teacher, out / "z0.safetensors", config, progress=progress)
 
 
@@ -187,12 +193,10 @@ def _introduction(material: Material, name: str) -> str:
         lines.append("There is no split to train baselines on, so that only baselines that were given stand beside us.")
     else:
         own = "the same set" if teacher is prepared else "another set"
-        steps = (
-            "" if material.z0 is None else f", Z0 in {material.z0.config.steps:,} steps of {material.z0.config.batch}"
-        )
-        lines.append(
-            f"The baselines learnt from the split “train” of {own}, {len(teacher.split('train')):,} faces{steps}."
-        )
+        lines.append(f"The baselines learnt from the split “train” of {own}, {len(teacher.split('train')):,} faces.")
+    z0 = material.z0
+    if z0 is not None:
+        lines.append(f"Z0 learnt from {z0.learnt_from}, in {z0.config.steps:,} steps of {z0.config.batch}.")
     return "\n\n".join(lines)
 
 

@@ -14,7 +14,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.photos]
 @pytest.mark.filterwarnings("ignore:The least populated class")
 def test_the_whole_way(tmp_path, monkeypatch, capsys):
     pytest.importorskip("mediapipe")
-    monkeypatch.setattr(demo, "_PLAIN_STEPS", 3)
     monkeypatch.setattr(demo, "_PAIRS", 4)
     out = tmp_path / "demo"
     page = demo.run(out, faces=320, minutes=0.05, workers=1)
@@ -25,7 +24,8 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
             assert picture.width > 400
     measures = json.loads((out / "measures.json").read_text())
     assert set(measures["edits"]) == {"expression", "pose", "light", "identity"}
-    assert "plain autoencoder" in text and "nan" not in text
+    assert all(set(one) == {"before", "after"} for one in measures["edits"].values())
+    assert "adversarial autoencoder" in text and "nan" not in text
     capsys.readouterr()
     demo.run(out, faces=320, minutes=0.05, workers=1)  # finished parts are not done again
     assert "rendering faces" not in capsys.readouterr().err

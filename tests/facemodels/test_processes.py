@@ -129,7 +129,8 @@ LAUNCHERS = {
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_launchers(prepared, tmp_path, launcher):
     launch = [word.replace("PORT", str(worker.free_port())) for word in LAUNCHERS[launcher]]
-    arguments = ["train", prepared.path, "--preset", "demo", "--steps", 2, "--batch", 2, "--sheet-every", 0, "--out"]
+    lengths = ["--steps", 2, "--batch", 2, "--sheet-every", 0]
+    arguments = ["train", prepared.path, "--preset", "rendered", *lengths, "--out"]
     command = [sys.executable, "-m", *launch, "-m", "facemodels", *map(str, arguments), "run"]
     command += ["--fsdp"] if launcher == "torchrun" else []  # accelerate has a word of its own
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -16,7 +16,7 @@ from tiny import make_rows
 from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.baselines import AdversarialConfig, train_adversarial
+from facemodels.baselines import SHIPPED_Z0, AdversarialConfig, train_adversarial
 from facemodels.config import NetworkConfig
 from facemodels.data.dataset import write_prepared
 from facemodels.data.factors import sample_factors
@@ -291,7 +291,21 @@ def test_z0_is_trained_once_and_kept(model, prepared, tmp_path, monkeypatch):
     report(model, tmp_path, prepared, settings, progress=False)
     before = (tmp_path / "z0.safetensors").stat().st_mtime_ns
     text = report(model, tmp_path, prepared, settings, progress=False).read_text()
-    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "Z0 in 2 steps of 16" in text
+    assert (tmp_path / "z0.safetensors").stat().st_mtime_ns == before and "in 2 steps of 16." in text
+
+
+def test_beside_rendered_faces_stands_the_z0_of_the_package(model, prepared, tmp_path, monkeypatch):
+    from facemodels.evaluation import page as module
+
+    monkeypatch.setattr(module, "train_adversarial", lambda *_, **__: "trained here")
+    rendered = gather(model, synthesise_set(tmp_path / "set", count=8, held_out=0.5, seed=3))
+    shipped = module._z0(rendered, tmp_path, ReportSettings(), False)
+    assert shipped.learnt_from.endswith("faces of “wild” (seed 0)") and shipped.config.steps >= 5000
+    assert SHIPPED_Z0.stat().st_size < 1_500_000
+    photos = gather(model, prepared)
+    photos.teacher = prepared
+    assert module._z0(photos, tmp_path, ReportSettings(), False) == "trained here"
+    assert module._z0(photos, tmp_path, ReportSettings(steps=0), False) is None
 
 
 def test_without_a_set_faces_are_rendered_once(tmp_path, monkeypatch):
