@@ -11,6 +11,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/.landmarks
 	$(BIN)/facemodels demo
 
+# one thread for each of the processes that share the cores
+test check: export OMP_NUM_THREADS ?= 1
+
 test: .venv/.dev
 	$(BIN)/python -m pytest -n logical
 
