@@ -72,6 +72,11 @@ class TestCases:
             runs, _, _ = measure.admitted(case, Problem.draw(case), torch.float32)
         assert "torch.compile" in runs
 
+    def test_operands_have_the_sizes_that_are_named(self):
+        case = registry.find("w10-hosvd-3way-r16")
+        tensor, rank = case.operands()
+        assert str(tuple(tensor.shape)) in case.shape and tensor.shape == (200,) * 3 and rank == 16
+
     def test_gradients_are_wanted_as_the_name_says(self):
         core = {case.name: Problem.draw(case).args[1].requires_grad for case in TINY if case.name.startswith("w7")}
         assert core == {"w7-video-core-n1000": True, "w7-video-frozen-n1000": False}

@@ -41,6 +41,10 @@ def tucker_operands(sizes: Sequence[int], rank: int) -> tuple[Any, ...]:
     return tensor, [torch.linalg.qr(factor).Q for factor in factors]
 
 
+def hosvd_operands(sizes: Sequence[int], rank: int) -> tuple[Any, ...]:
+    return cp_operands(sizes, rank)[0], rank
+
+
 def mapped_operands(sizes: Sequence[int], rank: int) -> tuple[Any, ...]:
     """The tensor in a file that has no name any more, written in blocks of rows."""
     factors = [torch.randn(size, rank) for size in sizes]
@@ -198,7 +202,7 @@ def cases(size: Size) -> list[Case]:
             name=f"w10-hosvd-{len(sizes)}way-r{rank}",
             workload="W10",
             shape=f"HOSVD, sequentially truncated, {tuple(sizes)}, R={rank}",
-            operands=lambda: (cp_operands(shape, components)[0], components),
+            operands=partial(hosvd_operands, shape, components),
             providers=HOSVD,
             reference="by hand",
             floor=Floor(forward=[(shape[0], prod(shape[1:]), shape[0])]),
