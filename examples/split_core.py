@@ -23,7 +23,9 @@ def main() -> float:
     try:
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         with report_lost_process():
-            return train(mesh)
+            error = train(mesh)
+            dist.barrier()  # gloo's threads must be done with the tensors before Python ends
+            return error
     finally:
         dist.destroy_process_group()
 

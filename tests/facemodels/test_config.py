@@ -29,7 +29,7 @@ def test_paper_preset_has_the_papers_sizes_and_terms_only():
 
 def test_unknown_preset_and_setting():
     with pytest.raises(
-        InputError, match="there is no preset 'huge'; choose one of paper, default, small, large, rendered, demo"
+        InputError, match="there is no preset 'huge'; choose one of paper, default, small, large, rendered"
     ):
         preset("huge")
     with pytest.raises(InputError, match="LossWeights has no setting sharpness"):
