@@ -36,7 +36,11 @@ def test_report_with_a_trained_baseline(call, model, prepared, tmp_path, monkeyp
     status, out, _ = call("report", "model", "--prepared", prepared.path, "--baseline", "z0.safetensors")
     assert (status, out) == (0, "look at report/index.html\n")
     text = (tmp_path / "report" / "index.html").read_text()
-    assert f"{tmp_path.name}: a network of" in text and "in 2 steps of 4." in text and "no labels are known" in text
+    assert (
+        f"{tmp_path.name}: a network of" in text
+        and "faces of “made for tests”, in 2 steps of 4." in text
+        and "no labels are known" in text
+    )
     again = ("train-baseline", prepared.path, "--out", "z0.safetensors", "--steps", 3, "--batch", 4)
     assert_one_line(call(*again), "was trained on another set or with other settings")
 

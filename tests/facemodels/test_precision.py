@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
     [
         ("AuthenticAMD", False, True, True),
         ("AuthenticAMD", False, False, False),
-        ("GenuineIntel", False, True, False),  # measured: 1.5 times as long as float32
+        ("GenuineIntel", False, True, False),  # slower than float32
         ("GenuineIntel", True, True, True),
         ("", False, False, False),
     ],
