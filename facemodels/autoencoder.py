@@ -121,6 +121,8 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         # fc(.) of eq. 10 and 11
         self.expression_coefficients = nn.Linear(config.expression, config.morphable_expression)
         self.identity_coefficients = nn.Linear(config.identity, config.morphable_identity)
+        if config.residual_identity:
+            self.identity_of_expression = nn.Linear(config.expression, config.identity, bias=False)
 
         product = config.expression * config.identity
         if config.cores:
@@ -179,6 +181,19 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         features, context = self.encoder(fill_in(images, mask))
         return dataclasses.replace(codes, background=self.heads["background"](features), background_context=context)
 
+    def whole_identity(
+        self, expression: Float[Tensor, "n k_expression"], identity: Float[Tensor, "n k_identity"]
+    ) -> Float[Tensor, "n k_identity"]:
+        """The identity code that is decoded: with what follows from the expression, see `residual_identity`."""
+        return identity + self.identity_of_expression(expression) if self.config.residual_identity else identity
+
+    def coefficients(
+        self, codes: Codes
+    ) -> tuple[Float[Tensor, "n morphable_identity"], Float[Tensor, "n morphable_expression"]]:
+        """Coefficients of the morphable model that codes tell: the fc(.) of eq. 11 and of eq. 10, in float32."""
+        identity = self.identity_coefficients(self.whole_identity(codes.expression, codes.identity))
+        return full_precision(identity), full_precision(self.expression_coefficients(codes.expression))
+
     def paint(
         self,
         pose: Float[Tensor, "n 9"],
@@ -191,7 +206,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         The 2-way synthesis of expression and identity, read as a 3 x (k_exp k_id / 3) matrix row by row, is multiplied
         by the rotation from the left (section 3.4) and decoded to albedo and normals.
         """
-        feature = face_splitting([expression, identity])
+        feature = face_splitting([expression, self.whole_identity(expression, identity)])
         rotation = pose.unflatten(-1, (3, 3))
         if self.config.rotation == "rotation":
             rotation = orthogonal(rotation)
@@ -220,7 +235,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
             ValueError: The network was exported without its cores.
         """
         self._check_cores("shape")
-        return self.shape_core(expression, identity)
+        return self.shape_core(expression, self.whole_identity(expression, identity))
 
     def frontal(
         self,
@@ -236,6 +251,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
             ValueError: The network was exported without its cores.
         """
         self._check_cores("frontal")
+        identity = self.whole_identity(expression, identity)
         texture = self.frontal_core(light, expression, identity)
         constant = torch.full((LIGHT,), 1 / LIGHT, dtype=light.dtype, device=light.device)
         normals = self.frontal_core(constant, expression, identity)

@@ -76,6 +76,9 @@ class NetworkConfig(Settings):
         frontal_rank: Rank of the frontal core's mode of pixels: None keeps the full core of 12288 x 9 x 15 x 80
             numbers [P]; a rank r replaces it by 12288 x r times r x 9 x 15 x 80.
         face_mask: Whether the normals decoder has a fourth channel, a mask of the face in the decoded pose [M].
+        residual_identity: Whether identity codes hold only what does not follow from the expression code; what does, a
+            linear function of it, is added before anything is decoded [M]. Networks are trained without it, and
+            `facemodels.gauge.separate_identity` gives it to finished ones.
         cores: Whether the network has the cores of streams 1 and 3. They serve training, and hold most of its numbers;
             a copy that `facemodels export` made for inference has none, and decodes no shape and no frontal pictures.
     """
@@ -98,6 +101,7 @@ class NetworkConfig(Settings):
     shape_space: Literal["vertices", "coordinates"] = "vertices"
     frontal_rank: int | None = None
     face_mask: bool = False
+    residual_identity: bool = False
     cores: bool = True
 
 
@@ -179,6 +183,9 @@ class TrainingConfig(Settings):
             learn as well from a quarter [M].
         turned_share: Share of the batch that is also decoded in another pose, and with another's expression.
         start: Model or run whose weights the run starts from; by default they are drawn.
+        separate_identity: Whether a finished network's identity codes are freed of what follows from its expression
+            codes, see `facemodels.gauge`. Swaps of expressions on photos gain by it; where rendered faces taught them
+            (`LossWeights.swapped_face`) they lose [M].
         verifier: Verification network of E_veri: "sface", "dlib" or a file that `facemodels train-verifier` wrote.
             Without one the term is left out.
         adversarial_start: Share of the run after which E_adv enters; its weight then rises over as long again, up to
@@ -212,6 +219,7 @@ class TrainingConfig(Settings):
     surround_share: float = 1.0
     turned_share: float = 0.5
     start: str | None = None
+    separate_identity: bool = False
     verifier: str | None = None
     adversarial_start: float = 0.4
     gamma: float = 0.5
@@ -267,11 +275,16 @@ def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
     )
 
 
-def _training(weights: LossWeights, **changes: Any) -> TrainingConfig:
+def _training(weights: LossWeights) -> TrainingConfig:
     # In thousands of steps k_t goes nowhere at BEGAN's own rate; and the network's pictures, which are smoother than
     # photos, are nearly as hard for an autoencoder (benchmarks/results/training), so that at BEGAN's 0.5 it stays at 0.
     return TrainingConfig(
-        weights=weights, known_mask=True, surround_share=0.25, gamma=0.95, balance_rate=0.01, **changes
+        weights=weights,
+        known_mask=True,
+        surround_share=0.25,
+        separate_identity=weights.swapped_face == 0,
+        gamma=0.95,
+        balance_rate=0.01,
     )
 
 

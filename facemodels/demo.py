@@ -27,7 +27,7 @@ from facemodels.data.dataset import PreparedSet
 from facemodels.data.synthetic import synthesise_set
 from facemodels.editing import EDITABLE, to_tensor
 from facemodels.errors import InputError
-from facemodels.evaluation import edit_fidelity, encode_all, measure, true_edits
+from facemodels.evaluation import edit_trials, encode_all, measure, true_edits
 from facemodels.evaluation.fidelity import Fidelity
 from facemodels.evaluation.measures import angle_between, nearest_rotation, psnr
 from facemodels.fitting.landmarks import MediaPipeDetector
@@ -91,9 +91,8 @@ def run(out: Path, *, faces: int, minutes: float, workers: int) -> Path:
     _write_pictures(out, model, prepared, photo)
     before = NeuroTensorialAutoencoder.from_pretrained(_START, morphable=prepared.morphable)
     table = compare(before, model, AdversarialAutoencoder.load(SHIPPED_Z0), prepared)
-    fidelity = {
-        name: [edit_fidelity(network, prepared, name, _PAIRS) for network in (before, model)] for name in EDITABLE
-    }
+    trials = {name: edit_trials(prepared, name, _PAIRS) for name in EDITABLE}
+    fidelity = {name: [some.measure(network) for network in (before, model)] for name, some in trials.items()}
     progress = load_progress(checkpoints(out / "run")[-1])
     page = out / "index.html"
     page.write_text(_page(table, fidelity, prepared, progress))

@@ -126,7 +126,7 @@ class DecoderProgram(nn.Module):
 
     def __init__(self, model: NeuroTensorialAutoencoder):
         super().__init__()
-        self.model = _only(model, "albedo", "normals", "mask", "background")
+        self.model = _only(model, "albedo", "normals", "mask", "background", "identity_of_expression")
 
     def forward(self, codes: Tensors) -> Tensors:
         """The pictures called `PARTS`, of what `EncoderProgram` returned."""

@@ -108,8 +108,7 @@ def shapes(
     if source is None:
         source = "stream" if model.config.cores else "coefficients"
     if source == "coefficients":
-        identity = full_precision(model.identity_coefficients(codes.identity))
-        expression = full_precision(model.expression_coefficients(codes.expression))
+        identity, expression = model.coefficients(codes)
         return morphable.vertices(identity.cpu(), expression.cpu())
     vertices = model.vertices(codes)
     if vertices is None:

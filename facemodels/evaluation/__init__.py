@@ -7,6 +7,7 @@ from facemodels.evaluation.coders import named_codes as named_codes
 from facemodels.evaluation.disentanglement import disentanglement as disentanglement
 from facemodels.evaluation.embedding import embed as embed
 from facemodels.evaluation.fidelity import edit_fidelity as edit_fidelity
+from facemodels.evaluation.fidelity import edit_trials as edit_trials
 from facemodels.evaluation.fidelity import true_edits as true_edits
 from facemodels.evaluation.gates import gates as gates
 from facemodels.evaluation.interpolation import monotonicity as monotonicity

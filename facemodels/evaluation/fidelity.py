@@ -126,6 +126,11 @@ class Trials:
     truth: Float[Tensor, "n 3 h w"]
     mask: Float[Tensor, "n 1 h w"]
 
+    def measure(self, model: NeuroTensorialAutoencoder) -> Fidelity:
+        """How near the edits of a network come to the truth."""
+        edited, unedited = (transfer(model, self.images, self.donors, factors).image for factors in ([self.factor], []))
+        return self.score(edited, unedited)
+
     def score(self, edited: Float[Tensor, "n 3 h w"], unedited: Float[Tensor, "n 3 h w"]) -> Fidelity:
         """How near edits come to the truth, whoever made them; `unedited` is the editor's picture without an edit."""
         after, before, photo = (psnr(pictures, self.truth, self.mask) for pictures in (edited, unedited, self.images))
@@ -182,6 +187,4 @@ def edit_fidelity(
     Raises:
         InputError: The set holds photos, or all faces are alike in the factor.
     """
-    trials = edit_trials(prepared, factor, pairs, seed, split=split)
-    edited, unedited = (transfer(model, trials.images, trials.donors, factors).image for factors in ([factor], []))
-    return trials.score(edited, unedited)
+    return edit_trials(prepared, factor, pairs, seed, split=split).measure(model)

@@ -135,10 +135,7 @@ def shapes(m: Material) -> Content:
     with torch.no_grad():
         codes = model.encode(m.images[rows])
         vertices = model.vertices(codes)
-        identity, expression = (
-            model.identity_coefficients(codes.identity),
-            model.expression_coefficients(codes.expression),
-        )
+        identity, expression = model.coefficients(codes)
     if vertices is not None:
         columns["our shape stream"] = mesh_pictures(vertices, morphable)
     columns["our coefficients"] = mesh_pictures(morphable.vertices(identity, expression), morphable)
@@ -365,8 +362,7 @@ def fidelity(m: Material) -> Content:
     lines, numbers = [], {}
     for factor in EDITABLE:
         trials = edit_trials(m.prepared, factor, _PAIRS, m.seed, split=split)
-        ours, plain = (transfer(m.model, trials.images, trials.donors, name).image for name in ([factor], []))
-        one = trials.score(ours, plain)
+        one = trials.measure(m.model)
         numbers[factor] = {OURS: one.to_dict()}
         fits = "–"
         if factor in MORPHABLE_EDITABLE:

@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import TrainingConfig
 from facemodels.errors import InputError, RunError
+from facemodels.gauge import join_identity
 from facemodels.morphable import MorphableModel
 from facemodels.training.adversary import Adversary
 from facemodels.training.processes import part, whole
@@ -37,7 +38,7 @@ _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
 _FREE = (
     *("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every"),
-    *("batch", "accumulation", "start", "precision"),
+    *("batch", "accumulation", "start", "separate_identity", "precision"),
 )
 """Settings that a resumed run may change."""
 
@@ -217,6 +218,7 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
     loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path))
     if loaded.morphable is None:  # exported without it: its fingerprint is compared
         loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path), morphable=network.morphable)
+    join_identity(loaded)
     changed = _changes(loaded.config.to_dict(), network.config.to_dict(), "here")
     if changed or _differ(loaded.morphable, network.morphable):
         reason = "; ".join(changed) or "another morphable model"

@@ -17,12 +17,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.measures import batches
-from facemodels.gauge import whiten_identity
+from facemodels.gauge import separate_identity, whiten_identity
 from facemodels.morphable import MorphableModel
 from facemodels.networks import channels_last
 from facemodels.networks.verification import load_verifier
@@ -89,7 +90,8 @@ def train(
     each, and the same result as one process with all of them. A step whose objective or gradient is not finite is
     skipped and counted.
 
-    A finished run has a folder `model`: the network in the gauge of `facemodels.gauge`, with white identity codes.
+    A finished run has a folder `model`: the network in the gauge of `facemodels.gauge`: with white identity codes and,
+    if `separate_identity` asks for it, without what follows from the expression.
 
     The run directory gets `checkpoint-*`, `metrics.jsonl`, `tensorboard/` and `sheets/`.
 
@@ -260,14 +262,18 @@ class _Trainer:
 
     @torch.no_grad()
     def _finish(self, network: NeuroTensorialAutoencoder) -> NeuroTensorialAutoencoder:
-        """A copy of the trained network with white identity codes, saved beside the checkpoints."""
+        """A copy of the trained network in its gauge, saved beside the checkpoints."""
         finished = copy.deepcopy(network)
         device = next(finished.parameters()).device
         faces = self.faces[spread(len(self.faces), _WHITENED).to(self.accelerator.device)].to(device)
-        codes = [finished.perceive(faces[rows].pictures()).identity for rows in batches(len(faces))]
-        whiten_identity(finished, torch.cat(codes))
+        codes = Codes.cat(finished.perceive(faces[rows].pictures()) for rows in batches(len(faces)))
+        identity = codes.identity
+        if self.training.separate_identity:
+            identity = separate_identity(finished, codes)
+        whiten_identity(finished, identity)
         if self.main:
             finished.save_pretrained(self.run / FINISHED)
+        self.accelerator.wait_for_everyone()  # a process that ends while others still talk to it may be aborted
         return finished
 
     def close(self) -> None:

@@ -156,6 +156,7 @@ class TrainingStep(nn.Module):
             read_coefficients, read_identity = self._read(shown)
             lent_coefficients = full_precision(network.expression_coefficients(lent))
         codes = _float(codes)
+        identity_coefficients, expression_coefficients = network.coefficients(codes)
         return Decoded(
             codes=codes,
             face=face,
@@ -171,8 +172,8 @@ class TrainingStep(nn.Module):
             mask_logits=mask_logits,
             background=background,
             composite=composite,
-            expression_coefficients=full_precision(network.expression_coefficients(codes.expression)),
-            identity_coefficients=full_precision(network.identity_coefficients(codes.identity)),
+            expression_coefficients=expression_coefficients,
+            identity_coefficients=identity_coefficients,
             shape_core=network.shape_core.weight,
             partner_expression=full_precision(partner_expression),
             frontal=full_precision(frontal),

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -29,14 +29,12 @@ class TestEulerToMatrix:
             rotation(**angles) @ torch.tensor(axis, dtype=torch.float64), torch.tensor(image, dtype=torch.float64)
         )
 
-    @settings(deadline=None)
     @given(angle, angle, angle)
     def test_is_a_rotation(self, yaw, pitch, roll):
         matrix = rotation(yaw, pitch, roll)
         assert_close(matrix @ matrix.T, torch.eye(3, dtype=torch.float64))
         assert_close(torch.linalg.det(matrix), torch.tensor(1.0, dtype=torch.float64))
 
-    @settings(deadline=None)
     @given(angle, angle, angle)
     def test_angles_come_back(self, yaw, pitch, roll):
         angles = torch.stack(matrix_to_euler(rotation(yaw, pitch, roll)))

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny import make_rows
@@ -15,7 +15,6 @@ from facemodels.errors import InputError
 
 
 @given(arrays(np.int8, (3, 4, 3), elements=st.integers(-127, 127)))
-@settings(deadline=None)
 def test_normals_survive_the_png_form(normals):
     bytes_ = torch.from_numpy(encode_normals(normals).transpose(2, 0, 1)[None].copy())
     assert (decode_normals(bytes_)[0].permute(1, 2, 0).numpy() == normals).all()

@@ -34,9 +34,15 @@ SMALL = {
 }
 PAPER = NetworkConfig(**SMALL)
 OURS = NetworkConfig(
-    **SMALL, bottleneck="tanh", shape_space="coordinates", frontal_rank=4, face_mask=True, cut_background=True
+    **SMALL,
+    bottleneck="tanh",
+    shape_space="coordinates",
+    frontal_rank=4,
+    face_mask=True,
+    cut_background=True,
+    residual_identity=True,
 )
-OTHER = dataclasses.replace(OURS, skips="none", rotation="rotation", size=32)
+OTHER = dataclasses.replace(OURS, skips="none", rotation="rotation", size=32, residual_identity=False)
 
 
 def make(config, morphable=None, seed=0):

@@ -32,7 +32,6 @@ def pictures(seed, count=6, size=16):
     return torch.rand(count, 3, size, size, generator=generator), mask
 
 
-@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(0, 9), st.integers(1, 5))
 def test_donors_are_others_and_each_serves_once(count, seed, step):
     other = donors(count, seed, step)
@@ -49,7 +48,7 @@ class TestBackgroundKnowsFace:
         assert background_knows_face(photos, photos, mask) == pytest.approx(1, abs=1e-6)
         assert background_knows_face(photos + tone, photos, mask) == pytest.approx(1, abs=1e-6)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(0, 1000), st.floats(0, 5))
     def test_what_is_the_same_for_all_knows_nobody(self, seed, contrast):
         photos, mask = pictures(seed)

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.gauge import whiten_identity, whitening
+from facemodels.gauge import join_identity, prediction, separate_identity, whiten_identity, whitening
 from multilinear.nn import CPCore, Multilinear
 
 
@@ -38,6 +38,54 @@ def test_nothing_decoded_changes(network_config, images, changes):
     for codes, known in ((after, pictures), (after.replace(identity=after.identity.flip(0)), swaps)):
         for name, value in decoded(model, codes).items():
             assert_close(value, known[name], rtol=1e-7, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("changes", [{}, {"frontal_rank": None}, {"shape_space": "vertices"}, {"cores": False}])
+def test_a_separated_identity_decodes_to_the_same(network_config, images, changes):
+    """Also twice, also white, and also taken back."""
+    model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, **changes)).double().eval()
+    images = images.double()
+    before = model.encode(images)
+    pictures, coefficients = decoded(model, before), model.coefficients(before)
+    identity = separate_identity(model, before)
+    assert_close(model.encode(images).identity, identity)
+    assert_close(identity, before.identity - before.expression @ prediction(before.expression, before.identity).T)
+    again = separate_identity(model, before.replace(identity=identity), ridge=0.01)
+    whiten_identity(model, again)
+    for joined in (False, True):
+        if joined:
+            join_identity(model)
+            assert not model.config.residual_identity and not hasattr(model, "identity_of_expression")
+        after = model.encode(images)
+        assert_close(after.expression, before.expression)
+        assert_close(model.coefficients(after), coefficients)
+        for name, value in decoded(model, after).items():
+            assert_close(value, pictures[name], rtol=1e-7, atol=1e-7, msg=name)
+
+
+def test_a_swap_takes_along_what_follows(network_config, images):
+    """An exchanged expression is decoded with the identity it predicts, an exchanged identity without."""
+    model = NeuroTensorialAutoencoder(network_config).double().eval()
+    before = model.encode(images.double())
+    separate_identity(model, before)
+    after = model.encode(images.double())
+    matrix = prediction(before.expression, before.identity)
+    moved = (before.expression.flip(0) - before.expression) @ matrix.T
+    expected = before.identity + moved, before.identity.flip(0) - moved
+    swaps = after.replace(expression=after.expression.flip(0)), after.replace(identity=after.identity.flip(0))
+    for swap, identity in zip(swaps, expected, strict=True):
+        assert_close(model.whole_identity(swap.expression, swap.identity), identity)
+
+
+def test_nothing_is_predicted_any_more():
+    """Residuals are uncorrelated with what predicts them, and the guard leaves weak directions alone."""
+    source = torch.randn(400, 3).double() * torch.tensor([1.0, 1.0, 1e-3]).double() + 5
+    target = source @ torch.randn(3, 4).double() + 0.1 * torch.randn(400, 4).double() + torch.arange(4)
+    rest = target - source @ prediction(source, target, ridge=0.0).T
+    together = torch.cat([source, rest], 1).T.corrcoef()[:3, 3:]
+    assert together.abs().max() < 1e-8
+    assert prediction(source, 100 * source[:, 2:])[:, 2:].abs().max() < 0.01
+    assert torch.isfinite(prediction(torch.ones(10, 3), torch.randn(10, 2))).all()
 
 
 def test_a_core_in_cp_form(network_config, morphable, images):

@@ -63,7 +63,7 @@ class TestShares:
         expected = {"share_of_pose": 0.0, "share_of_identity": 0.0, "share_of_expression": 0.0}
         assert shares == pytest.approx(expected | {f"share_of_{factor}": 1.0}, abs=1e-6)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.tuples(*[st.floats(0.1, 2)] * 3), st.integers(0, 99))
     def test_shares_of_an_additive_network_sum_to_one(self, weights, seed):
         painter = _Painter(*weights)

@@ -61,7 +61,6 @@ def seen_parts(model, vertices, size=128):
 
 
 class TestFields:
-    @settings(deadline=None)
     @given(st.lists(st.integers(-5, 5), min_size=2, max_size=7))
     def test_monotone_cubic_passes_its_knots_and_stays_between_them(self, values):
         knots = np.arange(len(values), dtype=float)
@@ -81,7 +80,6 @@ class TestFields:
         assert_close(rise(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 1, 3), np.array([0, 0, 0.5, 1, 1]))
         assert_close(rise(np.array([0.0, 4.0]), 3, 1), np.array([1.0, 0.0]))
 
-    @settings(deadline=None)
     @given(st.floats(-10, 10), st.floats(-10, 10))
     def test_smooth_maximum_lies_just_above_the_maximum(self, first, second):
         assert 0 <= smooth_maximum(first, second, 0.5) - max(first, second) <= 0.25 + 1e-9
@@ -303,7 +301,7 @@ LONG = {"hair_length": 150.0, "hair_volume": 14.0, "hair_top": 9.0, "hair_front"
 
 
 class TestHair:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.integers(0, 10_000))
     def test_any_haircut_is_drawn_around_the_head(self, seed):
         hair = hair_shell(mean_head(), sample_complexion(np.random.default_rng(seed)))
@@ -370,7 +368,7 @@ class TestMasculinity:
 
 
 class TestAlbedo:
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(0, 10_000))
     def test_is_a_colour(self, seed):
         colours = albedo_model().colours(sample_complexion(np.random.default_rng(seed)))

@@ -57,7 +57,7 @@ class TestRasterize:
         assert_close(fragments.barycentric, weights)
         assert_close(fragments.depth, depth)
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(st.integers(0, 10_000))
     def test_matches_definition_for_any_triangles(self, seed):
         screen, _ = soup(seed, count=1, vertices=45, size=6.0)
@@ -137,19 +137,19 @@ def lattices(draw):
 
 
 class TestEdgeCases:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(lattices(), st.booleans())
     def test_matches_definition_where_centres_lie_on_edges(self, mesh, perspective):
         assert_as_by_loops(*mesh, (6, 7), perspective=perspective)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(0, 10_000), st.floats(-12, 12))
     def test_matches_definition_around_the_camera(self, seed, nearer):
         screen, triangles = soup(seed, count=1, vertices=30, triangles=15, size=6.0)
         screen[..., 2] -= nearer  # some corners lie behind the camera
         assert assert_as_by_loops(screen, triangles, (6, 6), perspective=True).all()
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 10_000))
     def test_neighbours_leave_no_hole(self, rows, columns, seed):
         # A grid over the whole image, its inner corners moved at random, some of them onto pixel centres.
@@ -197,7 +197,7 @@ class TestEdgeCases:
         screen[..., :2] += torch.tensor(shift, dtype=torch.float64)
         assert not rasterize(screen, triangles, 12).covered.any()
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 7))
     def test_a_window_of_an_image_is_a_part_of_it(self, seed, left, top):
         screen, triangles = soup(seed)

@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 from torch.testing import assert_close
@@ -26,7 +26,6 @@ def quadratic_form(light):
 
 
 class TestIrradianceBasis:
-    @settings(deadline=None)
     @given(st.integers(0, 10_000))
     def test_equals_the_papers_quadratic_form(self, seed):
         light, normal = random(9, seed=seed), normalize(random(3, seed=seed + 1), dim=0)
@@ -60,7 +59,6 @@ class TestShade:
 
 
 class TestLightFromDirection:
-    @settings(deadline=None)
     @given(st.integers(0, 10_000))
     def test_is_a_lamp_blurred_by_the_clamped_cosine(self, seed):
         direction = normalize(random(3, seed=seed), dim=0)

@@ -21,7 +21,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import LossWeights, TrainingConfig
 from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError, RunError
-from facemodels.gauge import whitening
+from facemodels.gauge import prediction, whitening
 from facemodels.training import loop as loop_module
 from facemodels.training import train
 from facemodels.training.checkpoint import best_checkpoint, checkpoints, load_progress, newest_run, resolve
@@ -162,6 +162,25 @@ def test_a_finished_run_holds_the_network_with_white_codes(prepared, tmp_path, s
     assert resolve(run) == checkpoints(run)[-1] and checkpoints(run)[-1].name == "checkpoint-00000008"
     train(prepared, run, **shortened(settings, steps=9))  # a longer run ends with its own
     assert resolve(run) == run / "model"
+
+
+def test_a_finished_run_frees_identity_codes_of_expressions(prepared, tmp_path, settings):
+    run = tmp_path / "run"
+    train(prepared, run, **shortened(settings, separate_identity=True))
+    finished, last = (NeuroTensorialAutoencoder.from_pretrained(path) for path in (run / "model", checkpoints(run)[-1]))
+    images = prepared.faces("train").pictures()
+    with torch.no_grad():
+        codes, before = finished.encode(images), last.encode(images)
+        assert_close(finished.decode(codes).image, last.decode(before).image)
+    identity = before.identity - before.expression @ prediction(before.expression, before.identity).T.float()
+    assert_close(codes.identity, identity @ whitening(identity).T.float(), rtol=1e-3, atol=1e-3)
+    assert finished.config.residual_identity and not last.config.residual_identity
+    again = shortened(settings, start=str(run), steps=1, learning_rate=0.0)  # as it was in training, but white
+    train(prepared, tmp_path / "again", **again)
+    started = NeuroTensorialAutoencoder.from_pretrained(checkpoints(tmp_path / "again")[-1])
+    with torch.no_grad():
+        assert_close(started.decode(started.encode(images)).image, last.decode(before).image)
+    assert not started.config.residual_identity
 
 
 def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config):

@@ -1,13 +1,8 @@
 """Settings of these tests."""
 
 import pytest
-from hypothesis import settings
 
 import multilinear as ml
-
-# The first call of a torch function takes long, and other work may share the machine.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 def pytest_configure(config):

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from datetime import timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
 
 import multilinear as ml
 import multilinear.testing
@@ -373,7 +375,7 @@ def load(mesh: Any, folder: str) -> dict[str, dict[str, Tensor]]:
 
 
 def memory(mesh: Any) -> dict[str, int]:
-    """Bytes of this process: of the parts of weights, gradients and optimiser state, and the growth of its peak.
+    """Bytes of this process: of the parts of weights, gradients and optimiser state, and the most it held at once.
 
     A core of 64 MB in float32, with a gradient and two moments.
     """
@@ -384,33 +386,32 @@ def memory(mesh: Any) -> dict[str, int]:
         warm_optimizer.zero_grad()
         warm(*inputs).square().sum().backward()
         warm_optimizer.step()
-    before = peak(reset=True)
-    layer = Multilinear((16, 32), 32768, device="meta")
-    parallelize_module(layer, mesh, OutputParallel())
-    layer.to_empty(device="cpu")
-    with torch.no_grad():
-        layer.weight.to_local().fill_(1e-3)
-    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
-    for _ in range(2):
-        optimizer.zero_grad()
-        layer(*inputs).square().sum().backward()
-        optimizer.step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        layer = Multilinear((16, 32), 32768, device="meta")
+        parallelize_module(layer, mesh, OutputParallel())
+        layer.to_empty(device="cpu")
+        with torch.no_grad():
+            layer.weight.to_local().fill_(1e-3)
+        optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+        for _ in range(2):
+            optimizer.zero_grad()
+            layer(*inputs).square().sum().backward()
+            optimizer.step()
     size = lambda x: x.to_local().untyped_storage().nbytes()  # noqa: E731
     state = optimizer.state[layer.weight]
     return {
         "weights": size(layer.weight),
         "gradient": size(layer.weight.grad),
         "state": sum(size(x) for x in state.values() if isinstance(x, DTensor) and x.ndim),
-        "peak": peak() - before,
+        "peak": peak(record),
     }
 
 
-def peak(reset: bool = False) -> int:
-    """Largest resident memory so far, in bytes; `reset` makes it what it is now."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) << 10
+def peak(record: profile) -> int:
+    """The most that torch held at once, in bytes; resident memory would depend on what else the machine does."""
+    results = record.profiler.kineto_results  # type: ignore[union-attr]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
 
 
 def killed(mesh: Any) -> None:

@@ -185,7 +185,7 @@ class TestProcesses:
         for process in results[processes]:
             memory = process["memory"]
             assert memory["weights"] == memory["gradient"] == memory["state"] // 2 == whole // processes
-            assert memory["peak"] == pytest.approx(4 * whole / processes, rel=0.15)
+            assert memory["peak"] == pytest.approx(4 * whole / processes, rel=0.01)
 
     def test_a_killed_process_ends_the_others_with_a_message(self, folder):
         processes = split_work.start(folder / "killed", 3, ["killed"])
