@@ -1,5 +1,6 @@
 """Linear and multilinear codes of pixels: principal components, TensorFaces, and the factorization of Wang et al."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -83,7 +84,7 @@ class LabelledFactors:
     def __init__(self, images: Float[Tensor, "n 3 h w"], labels: Mapping[str, np.ndarray]):
         ranks = {name: min(_RANKS[name], len(np.unique(values))) for name, values in labels.items()}
         small = small_rows(images)
-        components = min(_EIGENIMAGES, *small.shape)
+        components = min(_EIGENIMAGES, *small.shape, math.prod(ranks.values()))
         self.model: TensorFaces = tensorfaces(small, dict(labels), ranks=ranks, components=components)
 
     def encode(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Float[np.ndarray, "n _"]]:

@@ -119,6 +119,7 @@ def report(
         str | None,
         typer.Option(help="Who judges whether edits keep the person: sface, dlib, or a file of weights."),
     ] = None,
+    frontal: Annotated[bool, typer.Option("--frontal", help="Take near-frontal faces only.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Fixes pairs and folds.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
     out: Annotated[Path, typer.Option(help="Directory of the page.")] = Path("report"),
@@ -136,7 +137,9 @@ def report(
             network,
             out,
             None if prepared is None else PreparedSet(prepared),
-            ReportSettings(split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed),
+            ReportSettings(
+                split=split, limit=limit or None, label=label, steps=baseline_steps, seed=seed, frontal=frontal
+            ),
             name=network_name(model),
             labels=labels,
             teacher=None if taught_by is None else PreparedSet(taught_by),

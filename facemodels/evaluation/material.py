@@ -84,6 +84,8 @@ class Material:
         z0: The trained adversarial autoencoder, or None.
         verifier: A network that tells persons apart and that ours was not trained with, or None.
         seed: Fixes pairs and folds.
+        frontal: Whether only near-frontal faces were taken; baselines then learn from such, too.
+        table, label: What `gather` took the labels from, if not from the set.
     """
 
     model: NeuroTensorialAutoencoder
@@ -95,6 +97,9 @@ class Material:
     z0: AdversarialAutoencoder | None = None
     verifier: Verifier | None = None
     seed: int = 0
+    frontal: bool = False
+    table: Path | None = None
+    label: str = "Smiling"
 
     @cached_property
     def rows(self) -> datasets.Dataset:
@@ -163,11 +168,30 @@ class Material:
 
     @cached_property
     def labelled_factors(self) -> dict[str, Array]:
-        """The codes of TensorFaces by factor; empty if the teacher has no faces in all combinations of labels."""
-        if self.teacher is None or not set(_GRID_COLUMNS.values()) <= set(self.teacher.table.column_names):
+        """The codes of TensorFaces by factor; empty if the teacher has no faces in all combinations of labels.
+
+        Of photos it learns from the persons who are seen in all combinations of the other factors that the table of
+        labels has, near-frontal ones if the table says nothing of poses.
+        """
+        if self.teacher is None:
             return {}
-        rows = self.teacher.split("train")
-        labels = {name: np.asarray(rows[column][:]) for name, column in grid_columns().items()}
+        rows = self.lesson
+        if set(_GRID_COLUMNS.values()) <= set(rows.column_names):
+            labels = {name: np.asarray(rows[column][:]) for name, column in grid_columns().items()}
+        elif self.table is not None:
+            try:
+                known = _from_table(rows, self.table, self.label)
+            except InputError:  # of faces of another set than the teacher
+                return {}
+            if "pose" not in known:
+                ahead = np.asarray(rows["frontal"][:])
+                known = {name: np.where(ahead, values, "") for name, values in known.items()}
+            chosen, labels = whole_grid(known)
+            rows = rows.select(chosen)
+        else:
+            return {}
+        if len(rows) == 0:
+            return {}
         return LabelledFactors(pictures_of(rows).float() / 255, labels).encode(self.images)
 
     @cached_property
@@ -175,9 +199,20 @@ class Material:
         """The codes of the factorization of Wang et al., which name nothing; empty without a teacher."""
         return [] if self.teacher is None else UnlabelledFactors(self._lesson(_FACTORED)).encode(self.images)
 
-    def _lesson(self, most: int) -> Float[Tensor, "n 3 h w"]:
-        assert self.teacher is not None
+    @cached_property
+    def lesson(self) -> datasets.Dataset:
+        """The rows that baselines learn from: the teacher's split "train".
+
+        Raises:
+            InputError: There is no teacher, or none of its faces is near-frontal where only such are asked for.
+        """
+        if self.teacher is None:
+            raise InputError("no faces are known that baselines could learn from; name a set with --taught-by")
         rows = self.teacher.split("train")
+        return rows.select(_ahead(rows)) if self.frontal else rows
+
+    def _lesson(self, most: int) -> Float[Tensor, "n 3 h w"]:
+        rows = self.lesson
         return pictures_of(rows.select(spread(len(rows), most).tolist())).float() / 255
 
     @cached_property
@@ -273,6 +308,48 @@ def _decode(coder: AdversarialAutoencoder | PrincipalComponents, codes: Tensor) 
     return torch.cat([coder.decode(codes[rows]) for rows in batches(len(codes))])
 
 
+def whole_grid(labels: Mapping[str, np.ndarray]) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Faces of the persons who are seen in every combination of the other factors' labels, and their labels as numbers.
+
+    Args:
+        labels: By factor, of every face; "" is a label that is not known, and leaves the face out.
+
+    Returns:
+        Rows of the faces, and the number of each one's label by factor; nothing if no two persons are seen in all
+        combinations, or persons and another factor are not among the labels.
+
+    Example:
+        >>> whole_grid({"identity": np.array(list("aabbcc")), "expression": np.array(list("xyxyxx"))})
+        ([0, 1, 2, 3], {'identity': array([0, 0, 1, 1]), 'expression': array([0, 1, 0, 1])})
+    """
+    if "identity" not in labels or len(labels) < 2:
+        return [], {}
+    known = np.flatnonzero(np.all([values != "" for values in labels.values()], axis=0))
+    others = list(zip(*(values[known].tolist() for name, values in labels.items() if name != "identity"), strict=True))
+    persons = labels["identity"][known].tolist()
+    seen: dict[str, set[tuple[str, ...]]] = {}
+    for person, combination in zip(persons, others, strict=True):
+        seen.setdefault(person, set()).add(combination)
+    combinations = math.prod(len(set(column)) for column in zip(*others, strict=True))
+    complete = {person for person, shown in seen.items() if len(shown) == combinations}
+    rows = [int(row) for row, person in zip(known, persons, strict=True) if person in complete]
+    if len(complete) < 2:
+        return [], {}
+    return rows, {name: np.unique(values[rows], return_inverse=True)[1] for name, values in labels.items()}
+
+
+def _ahead(rows: datasets.Dataset) -> list[int]:
+    """Those of some rows that show near-frontal faces.
+
+    Raises:
+        InputError: None does.
+    """
+    found = np.flatnonzero(np.asarray(rows["frontal"][:], bool)).tolist()
+    if not found:
+        raise InputError("none of the faces is near-frontal; take them all, without --frontal")
+    return found
+
+
 def grid_columns() -> dict[str, str]:
     """Columns of FaceFactors by factor."""
     return {"identity": "person", **_GRID_COLUMNS}
@@ -287,13 +364,14 @@ def gather(
     labels: Path | None = None,
     label: str = "Smiling",
     seed: int = 0,
+    frontal: bool = False,
 ) -> Material:
     """The faces of a split, at most `limit` of them, evenly spread, and what is known of them.
 
     Labels come from a table with a column `file` or `path` (the names of the set, or files of these names) and any of
     `identity`, `expression`, `pose` and `light`; where it has no column `expression`, that named `label` stands in for
     it. An empty cell, or a face without a row, is a label that is not known. Without a table they come from the columns
-    of synthetic sets.
+    of synthetic sets. `frontal` takes near-frontal faces only.
 
     Raises:
         InputError: The split is empty, the size is not the network's, or the table does not fit the set.
@@ -302,10 +380,12 @@ def gather(
     numbers = [k for k, value in enumerate(prepared.table["split"][:]) if split in (value, "all")]
     if not numbers:
         raise InputError(f"{prepared.path} holds no faces of the split {split!r}; name another with --split")
+    if frontal:
+        numbers = [numbers[k] for k in _ahead(prepared.table.select(numbers))]
     chosen = [numbers[k] for k in spread(len(numbers), limit).tolist()]
     rows = prepared.table.select(chosen)
     known = _from_columns(rows, prepared.info) if labels is None else _from_table(rows, labels, label)
-    return Material(model, prepared, split, chosen, known, seed=seed)
+    return Material(model, prepared, split, chosen, known, seed=seed, frontal=frontal, table=labels, label=label)
 
 
 def _from_columns(rows: datasets.Dataset, info: Mapping) -> dict[str, np.ndarray]:

@@ -43,6 +43,7 @@ class ReportSettings:
         steps: Steps that the adversarial autoencoder Z0 is trained for, if no trained one is given; 0 leaves it out.
             By default none: of rendered faces that of the package is taken, of others one is trained in 600.
         seed: Fixes pairs, folds and the training of Z0.
+        frontal: Take near-frontal faces only; linear baselines learn from such, too.
     """
 
     split: str = "test"
@@ -50,6 +51,7 @@ class ReportSettings:
     label: str = "Smiling"
     steps: int | None = None
     seed: int = 0
+    frontal: bool = False
 
 
 def report(
@@ -110,6 +112,7 @@ def report(
         labels=labels,
         label=settings.label,
         seed=settings.seed,
+        frontal=settings.frontal,
     )
     material.verifier = verifier
     material.teacher = teacher or (prepared if "train" in prepared.table["split"][:] else None)
@@ -179,6 +182,7 @@ def _introduction(material: Material, name: str) -> str:
         "wild": "rendered faces in the wild",
         "synthetic": "rendered faces",
     }.get(prepared.info["source"], "photos")
+    ahead = "near-frontal " if material.frontal else ""
     persons = material.labels.get("identity")
     whose = "" if persons is None else f", of {len(set(persons.tolist()))} persons"
     lines = [
@@ -186,14 +190,14 @@ def _introduction(material: Material, name: str) -> str:
         " Wang, Shu, Cheng, Panagakis, Samaras and Zafeiriou, “An Adversarial Neuro-Tensorial Approach For Learning"
         " Disentangled Representations” (arXiv 1711.10402). Labels were never used in training; they are used here, to"
         " measure.",
-        f"Shown and measured: {len(material.chosen):,} {shown}{whose} (split “{material.split}”).",
+        f"Shown and measured: {len(material.chosen):,} {ahead}{shown}{whose} (split “{material.split}”).",
     ]
     teacher = material.teacher
     if teacher is None:
         lines.append("There is no split to train baselines on, so that only baselines that were given stand beside us.")
     else:
         own = "the same set" if teacher is prepared else "another set"
-        lines.append(f"The baselines learnt from the split “train” of {own}, {len(teacher.split('train')):,} faces.")
+        lines.append(f"The baselines learnt from the split “train” of {own}, {len(material.lesson):,} {ahead}faces.")
     z0 = material.z0
     if z0 is not None:
         lines.append(f"Z0 learnt from {z0.learnt_from}, in {z0.config.steps:,} steps of {z0.config.batch}.")

@@ -24,7 +24,7 @@ from facemodels.data.synthetic import draw, synthesise_set
 from facemodels.errors import InputError
 from facemodels.evaluation import charts, sections
 from facemodels.evaluation.html import Content, Figure, Section, Table, page
-from facemodels.evaluation.material import OURS, PCA, UNNAMED, Z0, Pair, gather
+from facemodels.evaluation.material import OURS, PCA, TENSORFACES, UNNAMED, Z0, Pair, gather, whole_grid
 from facemodels.evaluation.page import ReportSettings, make_sections, report
 from facemodels.networks.verification.small import FACTS
 from facemodels.networks.verification.verifier import Verifier
@@ -164,6 +164,58 @@ class TestGather:
         assert known == {"expression": ["a", "b", "", "b", "a", "a", "", ""]}
         assert m.often(3) == {}
 
+    def test_near_frontal_faces_alone(self, model, prepared, tmp_path):
+        everyone, m = gather(model, prepared, split="all"), gather(model, prepared, split="all", frontal=True)
+        assert 0 < len(m.faces) < len(everyone.faces) and m.faces.frontal.all()
+        m.teacher = everyone.teacher = prepared
+        assert len(m.lesson) == sum(prepared.split("train")["frontal"][:]) < len(everyone.lesson)
+        rows = [row | {"frontal": False} for row in make_rows(4)]
+        aside = write_prepared(tmp_path / "aside", rows, prepared.morphable, {"source": "made for tests"})
+        with pytest.raises(InputError, match="none of the faces is near-frontal"):
+            gather(model, aside, split="all", frontal=True)
+
+    def test_tensorfaces_learn_from_persons_seen_in_all_combinations(self, model, labelled_set, tmp_path):
+        prepared, labels = labelled_set
+        m = gather(model, prepared, split="all", labels=labels)
+        assert m.labelled_factors == {}  # nobody teaches
+        m = dataclasses.replace(m, teacher=prepared)
+        assert {name: codes.shape for name, codes in m.labelled_factors.items()} == {
+            name: (48, 2) for name in ("identity", "expression", "pose")
+        }
+        names = prepared.split("train")["name"][:]
+        who = [k // 2 for k in range(len(names))]  # nobody smiles and is serious
+        smiling = write_labels(tmp_path / "labels.csv", names, identity=who, Smiling=[k // 2 % 2 for k in range(24)])
+        m = gather(model, prepared, split="train", labels=smiling)
+        m.teacher = prepared
+        assert m.labelled_factors == {}
+        other = write_labels(tmp_path / "other.csv", prepared.split("test")["name"][:], identity=who, Smiling=who)
+        m = gather(model, prepared, split="test", labels=other)
+        m.teacher = prepared
+        assert m.labelled_factors == {}  # the table knows nobody who teaches
+
+    def test_faces_aside_teach_no_tensorfaces_without_poses(self, model, prepared, tmp_path):
+        rows = prepared.split("train")
+        ahead = np.array(rows["frontal"][:])
+        who, smiling = np.where(ahead, "", "aside").astype(object), np.zeros(len(rows), int)
+        who[np.flatnonzero(ahead)[:4]], smiling[np.flatnonzero(ahead)[:4]] = list("aabb"), [0, 1, 0, 1]
+        smiling[np.flatnonzero(~ahead)[::2]] = 1
+        labels = write_labels(tmp_path / "labels.csv", rows["name"][:], identity=who, Smiling=smiling)
+        m = gather(model, prepared, split="train", labels=labels)
+        m.teacher = prepared
+        assert m.labelled_factors["identity"].shape[1] == 2  # a and b
+
+    def test_a_grid_is_whole(self):
+        labels = {
+            "identity": np.array(["a", "a", "a", "b", "b", "c", "c", "", "d", "d"]),
+            "expression": np.array(["x", "y", "y", "x", "y", "x", "", "y", "y", "x"]),
+            "light": np.array(["1"] * 10),
+        }
+        rows, numbers = whole_grid(labels)
+        assert rows == [0, 1, 2, 3, 4, 8, 9]
+        assert numbers["identity"].tolist() == [0, 0, 0, 1, 1, 2, 2] and numbers["light"].tolist() == [0] * 7
+        assert whole_grid({"identity": labels["identity"]}) == ([], {})
+        assert whole_grid({name: values[:3] for name, values in labels.items()}) == ([], {})
+
     def test_pairs_are_of_two_persons_and_differ_most(self, model, labelled_set):
         prepared, labels = labelled_set
         m = gather(model, prepared, split="all", labels=labels)
@@ -193,7 +245,7 @@ def test_the_whole_report(model, labelled_set, tmp_path):
     missing = {name: one["missing"] for name, one in figures["sections"].items() if "missing" in one}
     assert set(missing) == {"fidelity", "film", "persons"} and "nobody knows what a photo" in missing["fidelity"]
     table = figures["sections"]["table-1"]["figures"]
-    assert set(table) == {OURS, Z0, PCA, UNNAMED}
+    assert set(table) == {OURS, Z0, PCA, TENSORFACES, UNNAMED}
     assert set(table[OURS]) == {"identity", "expression", "pose", "expression of new persons", "pose of new persons"}
     assert table[OURS]["identity"]["faces"] == 48 and table[OURS]["pose"]["paper"] == 0.9573
     assert "83.85%" in text and not re.search(r"\bnan\b", re.sub(r'src="[^"]*"', "", text))
