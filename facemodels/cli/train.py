@@ -1,5 +1,7 @@
 """Commands that train: the network, a verification network, and the baseline Z0."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +34,13 @@ def train(
     adversarial: Annotated[
         bool, typer.Option("--adversarial/--no-adversarial", help="Train with the preset's discriminator.")
     ] = True,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weight of a term instead of the preset's, such as decorrelation=8; 0 drops the term. As often as"
+            " wanted."
+        ),
+    ] = None,
     verifier: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +78,7 @@ def train(
     if minutes is None and steps is None:
         minutes = 25.0
     weights = training.weights if adversarial else dataclasses.replace(training.weights, adversarial=0.0)
+    weights = dataclasses.replace(weights, **_weights(weight or [], dataclasses.asdict(weights)))
     changes = {
         "weights": weights,
         "batch": batch,
@@ -91,6 +101,26 @@ def train(
     if process() == 0:
         print(f"trained: {run}")
     end_processes()
+
+
+def _weights(given: list[str], known: Mapping[str, float]) -> dict[str, float]:
+    """Weights of terms from texts such as "decorrelation=8".
+
+    Raises:
+        InputError: A text has another form, names no term, or its number is none, negative or not finite.
+    """
+    weights = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise InputError(f"a weight is given as TERM=NUMBER, such as decorrelation=8; got {text!r}") from None
+        if name not in known:
+            raise InputError(f"there is no term {name!r}; choose one of {', '.join(known)}")
+        if not 0 <= weights[name] < math.inf:
+            raise InputError(f"the weight of {name} must be 0 or more, got {number}")
+    return weights
 
 
 def train_verifier(

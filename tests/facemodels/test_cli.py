@@ -78,11 +78,14 @@ def test_train_evaluate(call, prepared, tiny_preset, tmp_path):
 def test_train_takes_settings_and_goes_on(call, prepared, tiny_preset, tmp_path):
     command = ["train", prepared.path, "--preset", "tiny", "--batch", 2, "--sheet-every", 0, "--out", "run"]
     command += ["--accumulation", 3, "--no-adversarial", "--learning-rate", 0.01]
+    command += ["--weight", "decorrelation=0.5", "--weight", "cycle=0"]
     assert call(*command, "--steps", 1)[0] == call(*command, "--steps", 2)[0] == 0
     progress = load_progress(checkpoints("run")[-1])
     settings = progress["training"]
     assert (progress["step"], progress["faces"], settings["learning_rate"]) == (2, 12, 0.01)
-    assert settings["weights"]["adversarial"] == 0 and not (checkpoints("run")[-1] / "adversary.safetensors").exists()
+    weights = settings["weights"]
+    assert (weights["decorrelation"], weights["cycle"], weights["carried_codes"]) == (0.5, 0, 0.1)
+    assert weights["adversarial"] == 0 and not (checkpoints("run")[-1] / "adversary.safetensors").exists()
     command.remove("--no-adversarial")
     assert_one_line(call(*command, "--steps", 3), "trained with other settings (weights.adversarial 0.0, now 0.1)")
     assert_one_line(call(*command, "--steps", 3, "--verifier", "nothing.safetensors"), "nothing.safetensors")
@@ -106,6 +109,8 @@ def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
     assert_one_line(call("prepare", tmp_path, "--size", 100), "size must be 32 to 512 pixels")
     assert_one_line(call("synthesise", tmp_path / "x", "--size", 100), "size must be 32 to 512 pixels")
     assert_one_line(call("train", prepared.path, "--precision", "fp8"), "there is no precision 'fp8'")
+    for weight, wrong in (("speed=1", "no term 'speed'"), ("pose", "TERM=NUMBER"), ("pose=-1", "of pose must be 0 or")):
+        assert_one_line(call("train", prepared.path, "--weight", weight), wrong)
     assert_one_line(call("export", "facefactors", "x", "--report", "none.json"), "none.json is no report of")
     assert_one_line(call("evaluate", prepared.path, "--model", "nowhere"), "there is no checkpoint at nowhere")
     assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "edit.txt"), "is no name for a picture")
