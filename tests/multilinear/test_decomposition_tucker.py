@@ -251,3 +251,13 @@ class TestErrors:
     def test_message_of_options(self, call, error, message):
         with pytest.raises(error, match=message):
             call(random_tensors([(2, 3, 4)])[0])
+
+
+def test_iterations_find_what_decays_slowly():
+    """Singular values of a randomised subspace that saw the matrix once would be a tenth too small."""
+    generator = torch.Generator().manual_seed(1)
+    left, right = (torch.linalg.qr(torch.randn(n, 200, generator=generator).double()).Q for n in (300, 400))
+    known = 0.95 ** torch.arange(200).double()
+    vectors, values = _solve._by_iteration((left * known) @ right.mT, 8)
+    torch.testing.assert_close(values, known[:8], rtol=1e-6, atol=0)
+    torch.testing.assert_close((vectors.mT @ left[:, :8]).abs(), torch.eye(8).double(), rtol=0, atol=1e-5)
