@@ -69,6 +69,13 @@ class TestHosvd:
         else:
             assert model.error**2 <= left_out / tensor.norm() ** 2
 
+    def test_tolerance_is_kept_where_every_mode_loses_something(self):
+        """Of noise, every mode drops about what it may: together not more than was allowed."""
+        (tensor,) = random_tensors([(8, 8, 8)])
+        errors = {tolerance: hosvd(tensor, tolerance=tolerance).error for tolerance in np.linspace(0.1, 0.9, 9)}
+        assert all(error <= tolerance for tolerance, error in errors.items())
+        assert all(errors[tolerance] > 0.5 * tolerance for tolerance in errors if tolerance > 0.5)
+
     @pytest.mark.parametrize("tolerance", [0.5, 0.1, 1e-3, 0.0])
     def test_tolerance_chooses_the_ranks(self, tolerance):
         tensor = exact((6, 7, 8), (2, 3, 2)) + 1e-5 * random_tensors([(6, 7, 8)], seed=1)[0]
