@@ -182,7 +182,6 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _balanced(codes: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
-    """Unit codes times an equal share of the scale, whose sign the first takes."""
+    """Unit codes times an equal share of the scale, which power iteration leaves positive."""
     share = scale.abs().pow(1 / len(codes))
-    first, *others = codes
-    return [first * share * scale.sign(), *(code * share for code in others)]
+    return [code * share for code in codes]

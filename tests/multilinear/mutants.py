@@ -223,7 +223,6 @@ MUTANTS = {
     "decomposition/_codes.py": [
         ("torch.where(better, old, new)", "new"),
         ("code[moving] = better", "pass"),
-        ("return [first * share * scale.sign(), ", "return [first * share, "),
         ("torch.where(along.abs() > 0.05 * length, along, sign * length)", "along"),
         ("codes[mode], flips = codes[mode] * signs, flips * signs", "codes[mode] = codes[mode] * signs"),
     ],
