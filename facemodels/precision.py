@@ -10,9 +10,9 @@ import torch
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether a device computes faster in bfloat16 than in float32.
 
-    Of CPUs those with AMX, and AMD's with AVX512-BF16. On a Xeon without AMX
-    convolutions of the networks' sizes took 1.5 times as long in bfloat16 as in float32. CPUs with neither imitate it,
-    which takes three to thirteen times as long.
+    Of CPUs those with AMX, and AMD's with AVX512-BF16. On a Xeon without AMX convolutions of the networks' sizes took
+    1.5 times as long in bfloat16 as in float32. CPUs with neither imitate it, which takes three to thirteen times as
+    long.
 
     Args:
         device: A CPU or an accelerator.

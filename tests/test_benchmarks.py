@@ -298,7 +298,7 @@ class TestMemory:
         peak = memory.peak("w4-rows-100x100-n1000", "by hand", device="cpu", dtype=torch.float32, threads=1)
         product = 4 * 100 * 100 * 1000
         assert peak is not None
-        assert 0.5 * product < peak < 4 * product  # the machine may take pages of files away meanwhile
+        assert 0.9 * product < peak < 4 * product
 
     def test_peak_on_a_gpu(self, monkeypatch):
         problem = Problem.draw(toy())

@@ -187,10 +187,10 @@ class Material:
                 ahead = np.asarray(rows["frontal"][:])
                 known = {name: np.where(ahead, values, "") for name, values in known.items()}
             chosen, labels = whole_grid(known)
+            if not chosen:
+                return {}
             rows = rows.select(chosen)
         else:
-            return {}
-        if len(rows) == 0:
             return {}
         return LabelledFactors(pictures_of(rows).float() / 255, labels).encode(self.images)
 
