@@ -12,6 +12,7 @@
     python -m benchmarks app                       another kind: a change on the page of `facemodels app`
     python -m benchmarks split                     counts what split cores need on many GPUs, writes docs/distributed.md
     python -m benchmarks ablation --help           what each term of the objective brings to the swaps
+    python -m benchmarks separation --help         what identity codes freed of the expression bring
 
 torch and the cases are imported only after the number of threads is known.
 """
@@ -110,6 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import ablation
 
         return ablation.main(arguments[1:])
+    if arguments[:1] == ["separation"]:
+        from benchmarks import separation
+
+        return separation.main(arguments[1:])
     if arguments[:1] == ["split"]:
         from benchmarks import split_cores
 
