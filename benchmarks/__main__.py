@@ -13,6 +13,7 @@
     python -m benchmarks split                     counts what split cores need on many GPUs, writes docs/distributed.md
     python -m benchmarks ablation --help           what each term of the objective brings to the swaps
     python -m benchmarks separation --help         what identity codes freed of the expression bring
+    python -m benchmarks ceiling --help            what the encoder alone can tell, from how many faces
 
 torch and the cases are imported only after the number of threads is known.
 """
@@ -111,6 +112,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import ablation
 
         return ablation.main(arguments[1:])
+    if arguments[:1] == ["ceiling"]:
+        from benchmarks import ceiling
+
+        return ceiling.main(arguments[1:])
     if arguments[:1] == ["separation"]:
         from benchmarks import separation
 
