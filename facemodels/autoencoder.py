@@ -37,14 +37,14 @@ class Face:
         image: Albedo times shading, (n, 3, h, w); meaningful inside the mask.
         albedo: In [0, 1], (n, 3, h, w).
         normals: Unit vectors in the camera frame, (n, 3, h, w).
-        shading: (n, 1, h, w), not negative.
+        shading: (n, 1, h, w), or (n, 3, h, w) for a light per colour; not negative.
         mask_logits: The face stream's own mask before the sigmoid, (n, 1, h, w); None without that channel.
     """
 
     image: Float[Tensor, "n 3 h w"]
     albedo: Float[Tensor, "n 3 h w"]
     normals: Float[Tensor, "n 3 h w"]
-    shading: Float[Tensor, "n 1 h w"]
+    shading: Float[Tensor, "n c h w"]
     mask_logits: Float[Tensor, "n 1 h w"] | None
 
     def __getitem__(self, rows: slice | Tensor) -> "Face":
@@ -74,7 +74,7 @@ class Rendering:
     face: Float[Tensor, "n 3 h w"]
     albedo: Float[Tensor, "n 3 h w"]
     normals: Float[Tensor, "n 3 h w"]
-    shading: Float[Tensor, "n 1 h w"]
+    shading: Float[Tensor, "n c h w"]
     mask: Float[Tensor, "n 1 h w"]
     face_mask: Float[Tensor, "n 1 h w"]
     background: Float[Tensor, "n 3 h w"]
@@ -112,7 +112,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
             {
                 "background": nn.Linear(config.intermediate, config.background),
                 "mask": nn.Linear(config.intermediate, config.mask),
-                "light": _head(config.intermediate, torch.tensor([_LIGHT_START] + [0.0] * (LIGHT - 1))),
+                "light": _head(config.intermediate, _first_light(config.light_channels)),
                 "pose": _head(config.intermediate, torch.eye(3).flatten()),
                 "identity": _head(config.intermediate, torch.full((config.identity,), _IDENTITY_START)),
                 "expression": _head(config.intermediate, torch.full((config.expression,), _EXPRESSION_START)),
@@ -141,7 +141,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         components = config.morphable_identity + config.morphable_expression
         shape_size = 3 * config.vertices if config.shape_space == "vertices" else components
         self.shape_core = Multilinear((config.expression, config.identity), shape_size)
-        sizes = (LIGHT, config.expression, config.identity)
+        sizes = (LIGHT * config.light_channels, config.expression, config.identity)
         core = TuckerCore((config.frontal_rank, *sizes)) if config.frontal_rank else "full"
         self.frontal_core = Multilinear(sizes, 3 * config.size**2, core=core)
         if config.shape_space == "coordinates":
@@ -199,7 +199,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         pose: Float[Tensor, "n 9"],
         expression: Float[Tensor, "n k_expression"],
         identity: Float[Tensor, "n k_identity"],
-        light: Float[Tensor, "n 9"],
+        light: Float[Tensor, "n k_light"],
     ) -> Face:
         """Stream 2: the face from four codes.
 
@@ -239,13 +239,13 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
 
     def frontal(
         self,
-        light: Float[Tensor, "n 9"],
+        light: Float[Tensor, "n k_light"],
         expression: Float[Tensor, "n k_expression"],
         identity: Float[Tensor, "n k_identity"],
     ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
         """Stream 3: frontal texture (eq. 1) and frontal normals (eq. 5), through the same core.
 
-        The normals come from the same product with every light coefficient replaced by 1/9.
+        The normals come from the same product with every light coefficient replaced by 1 / their number.
 
         Raises:
             ValueError: The network was exported without its cores.
@@ -253,7 +253,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         self._check_cores("frontal")
         identity = self.whole_identity(expression, identity)
         texture = self.frontal_core(light, expression, identity)
-        constant = torch.full((LIGHT,), 1 / LIGHT, dtype=light.dtype, device=light.device)
+        constant = torch.full(light.shape[1:], 1 / light.shape[1], dtype=light.dtype, device=light.device)
         normals = self.frontal_core(constant, expression, identity)
         picture = (3, self.config.size, self.config.size)
         return texture.unflatten(1, picture), normals.unflatten(1, picture)
@@ -328,6 +328,13 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
                 f"{caller}: this network was exported for inference, without the cores of streams 1 and 3;"
                 " take the checkpoint it was made of, or export it with its cores"
             )
+
+
+def _first_light(channels: int) -> Float[Tensor, " k_light"]:
+    """An even light from everywhere, for every channel."""
+    light = torch.zeros(channels, LIGHT)
+    light[:, 0] = _LIGHT_START
+    return light.flatten()
 
 
 def _head(features: int, start: Tensor) -> nn.Linear:

@@ -29,7 +29,7 @@ class Codes:
     Attributes:
         background: Code of what lies around the face, (n, 128).
         mask: Code of where the face is, (n, 128).
-        light: Nine spherical-harmonic coefficients, (n, 9).
+        light: Nine spherical-harmonic coefficients, (n, 9), or nine per colour, (n, 27).
         pose: Rotation matrix from face to camera, row by row, (n, 9); not exactly orthogonal.
         identity: (n, 80).
         expression: (n, 15).
@@ -50,7 +50,7 @@ class Codes:
 
     background: Float[Tensor, "n k_background"]
     mask: Float[Tensor, "n k_mask"]
-    light: Float[Tensor, "n 9"]
+    light: Float[Tensor, "n k_light"]
     pose: Float[Tensor, "n 9"]
     identity: Float[Tensor, "n k_identity"]
     expression: Float[Tensor, "n k_expression"]

@@ -21,7 +21,7 @@ FIVE_LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))
 """The iBUG landmarks, from - to, whose means are `FIVE_POINTS`."""
 
 LIGHT = 9
-"""Spherical-harmonic coefficients of a light, and the size of its code [P]."""
+"""Spherical-harmonic coefficients of a light [P]."""
 
 
 class Settings:
@@ -46,7 +46,7 @@ class Settings:
             )
         for name, kind in get_type_hints(cls).items():
             if get_origin(kind) is Literal and values.get(name, get_args(kind)[0]) not in get_args(kind):
-                choices = ", ".join(get_args(kind))
+                choices = ", ".join(map(str, get_args(kind)))
                 raise InputError(f"{cls.__name__}: {name} must be one of {choices}, got {values[name]!r}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
@@ -66,7 +66,9 @@ class NetworkConfig(Settings):
             it, so that they cannot carry the face past the other codes [M].
         rotation: Whether the pose code turns the face as the "matrix" it is [P], or as the "rotation" nearest to it.
         intermediate: Size of the vector all codes are read from [P: 128].
-        background, mask, pose, identity, expression: Sizes of the codes [P: 128, 128, 9, 80, 15]; the light's is 9.
+        background, mask, pose, identity, expression: Sizes of the codes [P: 128, 128, 9, 80, 15].
+        light_channels: Lights in the light code, each of 9 numbers: 1 for all colours [P: a code of 9], or 3, one per
+            colour [N]. Fitted lights are those of all colours; a network's three are free to differ from their mean.
         morphable_identity, morphable_expression: Coefficients of the morphable model, the targets of the fully
             connected layers behind the identity and expression codes [P: 157, 28].
         vertices: Vertices of the morphable model [P: 9375].
@@ -95,6 +97,7 @@ class NetworkConfig(Settings):
     pose: int = 9
     identity: int = 80
     expression: int = 15
+    light_channels: Literal[1, 3] = 1
     morphable_identity: int = 157
     morphable_expression: int = 28
     vertices: int = 9375

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facemodels.autoencoder import Face
 from facemodels.codes import Codes
-from facemodels.config import LossWeights
+from facemodels.config import LIGHT, LossWeights
 from facemodels.data.dataset import Faces
 from facemodels.morphable import MorphableModel
 from facemodels.networks import fill_in
@@ -209,11 +209,15 @@ class AlbedoSmoothness:
 
 
 class WhiteShading:
-    """Batch-wise white shading (Shu et al., CVPR 2017): 1/2 (mean shading - 0.75)^2, which fixes the albedo's scale."""
+    """Batch-wise white shading (Shu et al., CVPR 2017): 1/2 (mean shading - 0.75)^2, which fixes the albedo's scale.
+
+    Of a light per colour each has that mean, which fixes the albedo's colour.
+    """
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        mean = gather(masked_mean(decoded.face.shading, truth.mask)[None]).mean()
-        return 0.5 * (mean - MEAN_SHADING).square()
+        colours = decoded.face.shading.unbind(1)  # one, or each with a light of its own
+        means = torch.stack([masked_mean(colour[:, None], truth.mask) for colour in colours])
+        return 0.5 * (gather(means[None]).mean(0) - MEAN_SHADING).square().mean()
 
 
 class Pose:
@@ -259,10 +263,10 @@ class Normals:
 
 
 class Light:
-    """Squared error of the light code against the fitted light (Shu et al., CVPR 2017)."""
+    """Squared error of the light code, or of its mean over the colours, against the fitted light (Shu et al., 2017)."""
 
     def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return F.mse_loss(decoded.codes.light, truth.light)
+        return F.mse_loss(decoded.codes.light.unflatten(1, (-1, LIGHT)).mean(1), truth.light)
 
 
 class Shape:

@@ -332,5 +332,5 @@ def _painted(
     return rotation.cpu(), Face(*values), mask.cpu()  # type: ignore[arg-type]
 
 
-def _shading(normals: Float[Tensor, "vertices 3"], light: Float[Tensor, "1 9"]) -> Float[Tensor, "vertices 1"]:
-    return shade(normals.T[None, :, None], full_precision(light).cpu())[0, 0].relu().T
+def _shading(normals: Float[Tensor, "vertices 3"], light: Float[Tensor, "1 k_light"]) -> Float[Tensor, "vertices c"]:
+    return shade(normals.T[None, :, None], full_precision(light).cpu())[0, :, 0].relu().T

@@ -51,15 +51,18 @@ def irradiance_basis(normals: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batc
     )
 
 
-def shade(normals: Float[Tensor, "n 3 height width"], light: Float[Tensor, "n 9"]) -> Float[Tensor, "n 1 height width"]:
+def shade(
+    normals: Float[Tensor, "n 3 height width"], light: Float[Tensor, "n k"]
+) -> Float[Tensor, "n channels height width"]:
     """Shading of a normal map, before any clamping at zero.
 
     Args:
         normals: Unit normals in the camera frame, shape `(n, 3, height, width)`.
-        light: Coefficients of shape `(n, 9)`.
+        light: Coefficients of shape `(n, 9)`, or `(n, 27)` for a light per colour: those of red, then of green, then of
+            blue.
 
     Returns:
-        Shape `(n, 1, height, width)`; multiply by the albedo to get the image.
+        Shape `(n, 1, height, width)`, or `(n, 3, height, width)`; multiply by the albedo to get the image.
 
     Example:
         >>> ambient = torch.zeros(1, 9)
@@ -68,7 +71,7 @@ def shade(normals: Float[Tensor, "n 3 height width"], light: Float[Tensor, "n 9"
         tensor([[[[0.8862, 0.8862]]]])
     """
     basis = irradiance_basis(normals.movedim(1, -1))
-    return torch.einsum("nhwk,nk->nhw", basis, light)[:, None]
+    return torch.einsum("nhwk,nck->nchw", basis, light.unflatten(1, (-1, COEFFICIENTS)))
 
 
 def light_from_direction(

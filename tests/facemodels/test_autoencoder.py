@@ -167,6 +167,24 @@ def test_pose_as_the_nearest_rotation(network_config, morphable):
     assert_close(first.normals, second.normals, rtol=1e-3, atol=1e-4)
 
 
+def test_a_light_per_colour(network_config, morphable, images):
+    model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, light_channels=3), morphable)
+    codes = model.encode(images)
+    assert codes.light.shape == (3, 27)
+    parts = model.decode(codes)
+    assert parts.shading.shape == (3, 3, 64, 64)
+    assert_close(parts.face, (parts.albedo * parts.shading).clamp(0, 1))
+    red = codes.light.clone()
+    red[:, :9] *= 2
+    redder = model.decode(codes.replace(light=red))
+    assert_close(redder.shading[:, 0], 2 * parts.shading[:, 0])
+    assert_close(redder.shading[:, 1:], parts.shading[:, 1:])
+    assert_close(redder.frontal_normals, parts.frontal_normals)
+    _, normals = model.frontal(red, codes.expression, codes.identity)
+    texture, _ = model.frontal(torch.full((3, 27), 1 / 27), codes.expression, codes.identity)
+    assert_close(texture, normals)
+
+
 def test_other_sizes(network_config, morphable):
     config = dataclasses.replace(network_config, size=32, channels=(6, 4))
     model = NeuroTensorialAutoencoder(config, morphable)

@@ -42,7 +42,7 @@ OURS = NetworkConfig(
     cut_background=True,
     residual_identity=True,
 )
-OTHER = dataclasses.replace(OURS, skips="none", rotation="rotation", size=32, residual_identity=False)
+OTHER = dataclasses.replace(OURS, skips="none", rotation="rotation", size=32, residual_identity=False, light_channels=3)
 
 
 def make(config, morphable=None, seed=0):

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from facemodels import losses
+from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import FIVE_POINTS, LossWeights
 from facemodels.data.dataset import Faces
 from facemodels.losses import Decoded, Objective, Truth, truth_from_faces
@@ -70,6 +71,26 @@ def test_face_terms_ignore_what_is_outside_the_mask(name, decoded, truth, morpha
         frontal_normals=decoded.frontal_normals + outside[decoded.frontal_rows] * 9,
     )
     assert term(name, noisy, truth, morphable) == pytest.approx(term(name, decoded, truth, morphable), rel=1e-5)
+
+
+def test_a_light_per_colour_is_judged_by_its_mean_and_each_is_white(decoded, truth, morphable):
+    colours = torch.tensor([0.4, -0.1, -0.3]).repeat_interleave(9)
+    light = truth.light.repeat(1, 3) + colours
+    three = dataclasses.replace(decoded, codes=dataclasses.replace(decoded.codes, light=light))
+    assert term("light", three, truth, morphable) == pytest.approx(0, abs=1e-10)
+    three.codes.light[:, :9] += 0.3
+    assert term("light", three, truth, morphable) == pytest.approx(0.01, rel=1e-4)
+    means = torch.tensor([0.95, 0.75, 0.45])
+    shading = means[:, None, None].expand(6, 3, 64, 64)
+    lit = dataclasses.replace(decoded, face=dataclasses.replace(decoded.face, shading=shading))
+    assert term("white_shading", lit, truth, morphable) == pytest.approx((0.2**2 + 0.3**2) / 2 / 3, rel=1e-4)
+
+
+def test_trains_with_a_light_per_colour(network_config, faces, training_config, morphable):
+    model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, light_channels=3), morphable)
+    TrainingStep(model, training_config, morphable)(faces, 0).total.backward()
+    gradient = model.heads["light"].bias.grad.reshape(3, 9)
+    assert (gradient.std(0) > 0).all()
 
 
 def test_shape_is_the_mean_squared_error_of_the_projection(decoded, truth, model, morphable):

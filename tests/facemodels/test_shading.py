@@ -53,6 +53,11 @@ class TestShade:
         assert shading.shape == (2, 1, 4, 5)
         assert_close(shading[1, 0, 2, 3], irradiance_basis(normals[1, :, 2, 3]) @ light[1])
 
+    def test_a_light_per_colour_is_three_lights(self):
+        normals, light = normalize(random(2, 3, 4, 5), dim=1), random(2, 27)
+        each = [shade(normals, light[:, 9 * colour : 9 * colour + 9]) for colour in range(3)]
+        assert_close(shade(normals, light), torch.cat(each, 1))
+
     def test_is_linear_in_the_light(self):
         normals, first, second = normalize(random(1, 3, 4, 4), dim=1), random(1, 9), random(1, 9, seed=1)
         assert_close(shade(normals, 2 * first - second), 2 * shade(normals, first) - shade(normals, second))
