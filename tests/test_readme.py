@@ -3,18 +3,29 @@
 import doctest
 import re
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
+import multilinear
 from facemodels import cli
 
 README = Path(__file__).parent.parent / "README.md"
+NAMES = README.parent / "docs" / "names.md"
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # torch's own, in forward mode
-def test_examples():
-    failed, tried = doctest.testfile(str(README), module_relative=False)
+@pytest.mark.parametrize("page", [README, NAMES], ids=lambda page: page.name)
+def test_examples(page):
+    failed, tried = doctest.testfile(str(page), module_relative=False)
     assert tried >= 6 and failed == 0
+
+
+def test_every_operator_and_decomposition_has_its_line_among_the_names():
+    rooms = multilinear, multilinear.decomposition
+    functions = [name for room in rooms for name, value in vars(room).items() if isinstance(value, FunctionType)]
+    text = NAMES.read_text()
+    assert len(functions) >= 24 and not [name for name in functions if not re.search(rf"`[^`]*\b{name}\b", text)]
 
 
 def test_commands_exist():
