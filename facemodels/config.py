@@ -7,6 +7,7 @@ architecture and constraints the paper takes over; [M] measured by us; [-] the p
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from facemodels.errors import InputError
@@ -49,6 +50,53 @@ class Settings:
                 choices = ", ".join(map(str, get_args(kind)))
                 raise InputError(f"{cls.__name__}: {name} must be one of {choices}, got {values[name]!r}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def with_text(self, name: str, text: str) -> Self:
+        """The same settings with one given as text, as on a command line.
+
+        Args:
+            name: A setting that is a number, a truth value, a choice, or several whole numbers.
+            text: Its value; of a truth value "true" or "false", of several numbers "96,48,24", of what may be left out
+                "none".
+
+        Raises:
+            InputError: The text is no value of that setting, or there is no such setting.
+
+        Example:
+            >>> NetworkConfig().with_text("channels", "48,24,24").channels
+            (48, 24, 24)
+        """
+        kinds = {name: kind for name, kind in get_type_hints(type(self)).items() if not dataclasses.is_dataclass(kind)}
+        if name not in kinds:
+            raise InputError(f"{type(self).__name__} has no setting {name}; choose one of {', '.join(kinds)}")
+        try:
+            value = _value(kinds[name], text.strip())
+        except ValueError as reason:
+            raise InputError(f"{name} must be {reason}, got {text!r}") from None
+        return dataclasses.replace(self, **{name: value})  # type: ignore[type-var]
+
+
+def _value(kind: Any, text: str) -> Any:
+    """What a text says, by the type of a setting; the message of a ValueError says what it should."""
+    if get_origin(kind) is Literal:
+        choices = {str(choice): choice for choice in get_args(kind)}
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return choices[text]
+    if get_origin(kind) is UnionType:
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        return None if text == "none" else _value(kind, text)
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError("true or false")
+        return text == "true"
+    if get_origin(kind) is tuple:
+        first, *_ = get_args(kind)
+        return tuple(_value(first, part) for part in text.split(","))
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError({int: "a whole number", float: "a number"}[kind]) from None
 
 
 @dataclass(frozen=True)
@@ -106,6 +154,30 @@ class NetworkConfig(Settings):
     face_mask: bool = False
     residual_identity: bool = False
     cores: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no network.
+
+        Raises:
+            InputError: A size is not positive, pictures cannot be halved as often as there are convolutions, or a
+                rotation cannot turn the product of the codes.
+        """
+        sizes = {name: value for name, value in vars(self).items() if name != "channels" and type(value) is int}
+        sizes |= {f"channels[{level}]": count for level, count in enumerate(self.channels)}
+        if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
+            raise InputError(f"NetworkConfig: sizes must be at least 1, got {', '.join(wrong)}")
+        if not self.channels or self.size % 2 ** len(self.channels):
+            raise InputError(
+                f"NetworkConfig: pictures of {self.size} pixels cannot be halved {len(self.channels)} times, once for"
+                " each of the channels; leave some out, or take a size that is a multiple of a higher power of 2"
+            )
+        if self.pose != 9:
+            raise InputError(f"NetworkConfig: the pose code is a rotation of 9 numbers, got pose {self.pose}")
+        if self.expression * self.identity % 3:
+            raise InputError(
+                "NetworkConfig: expression * identity must be a multiple of 3, so that a rotation can turn the product"
+                f" of the codes, got {self.expression} * {self.identity}"
+            )
 
 
 @dataclass(frozen=True)
@@ -244,6 +316,29 @@ class TrainingConfig(Settings):
     keep: int = 2
     log_every: int = 50
     sheet_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can have.
+
+        Raises:
+            InputError: A share is not from 0 to 1, a count too small, or a rate negative.
+        """
+        shares = ("decorrelation_ramp", "surround_share", "turned_share", "adversarial_start", "final_rate")
+        rules = {name: (0 <= getattr(self, name) <= 1, "from 0 to 1") for name in shares}
+        for name, least in {
+            "batch": 1,
+            "accumulation": 1,
+            "log_every": 1,
+            "keep": 1,
+            "sheet_every": 0,
+            "warmup": 0,
+        }.items():
+            rules[name] = getattr(self, name) >= least, f"at least {least}"
+        for name in ("learning_rate", "discriminator_rate", "balance_rate", "weight_decay"):
+            rules[name] = getattr(self, name) >= 0, "0 or more"
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise InputError(f"TrainingConfig: {name} must be {rule}, got {getattr(self, name)}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":

@@ -1,15 +1,15 @@
 """Commands that train: the network, a verification network, and the baseline Z0."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from facemodels.cli.ending import stop
 from facemodels.cli.networks import RUNS
-from facemodels.config import SIZE
+from facemodels.config import SIZE, NetworkConfig, TrainingConfig
 from facemodels.errors import InputError
 
 
@@ -39,6 +39,13 @@ def train(
         typer.Option(
             help="Weight of a term instead of the preset's, such as decorrelation=8; 0 drops the term. As often as"
             " wanted."
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Setting of the network or the training instead of the preset's, such as light_channels=3 or"
+            " channels=48,24,24; they are listed in facemodels/config.py. As often as wanted."
         ),
     ] = None,
     verifier: Annotated[
@@ -92,6 +99,7 @@ def train(
         "minutes": minutes,
         "seed": seed,
     }
+    network, training = _settings(setting or [], network, training, others=changes)
     training = dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
     run = out or RUNS / prepared.resolve().name
     try:
@@ -101,6 +109,33 @@ def train(
     if process() == 0:
         print(f"trained: {run}")
     end_processes()
+
+
+_FOUND = ("morphable_identity", "morphable_expression", "vertices", "residual_identity", "cores")
+"""Settings that the prepared set or the end of a training gives."""
+
+
+def _settings(
+    given: list[str], network: NetworkConfig, training: TrainingConfig, others: Iterable[str]
+) -> tuple[NetworkConfig, TrainingConfig]:
+    """Settings of network and training, some of them changed by texts such as "light_channels=3".
+
+    Raises:
+        InputError: A text has another form, names no setting or one of `others`, which have options of their own, or
+            its value is none of the setting.
+    """
+    changed: dict[str, Any] = {"network": network, "training": training}
+    where = {name: part for part, one in changed.items() for name in vars(one) if name not in (*others, *_FOUND)}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"a setting is given as NAME=VALUE, such as light_channels=3; got {text!r}")
+        if name in others:
+            raise InputError(f"{name} is no --setting but has an option of its own; see facemodels train --help")
+        if name not in where:
+            raise InputError(f"there is no setting {name!r}; choose one of {', '.join(where)}")
+        changed[where[name]] = changed[where[name]].with_text(name, value)
+    return changed["network"], changed["training"]
 
 
 def _weights(given: list[str], known: Mapping[str, float]) -> dict[str, float]:

@@ -79,15 +79,20 @@ def test_train_takes_settings_and_goes_on(call, prepared, tiny_preset, tmp_path)
     command = ["train", prepared.path, "--preset", "tiny", "--batch", 2, "--sheet-every", 0, "--out", "run"]
     command += ["--accumulation", 3, "--no-adversarial", "--learning-rate", 0.01]
     command += ["--weight", "decorrelation=0.5", "--weight", "cycle=0"]
+    command += ["--setting", "light_channels=3", "--setting", "gamma=0.7"]
     assert call(*command, "--steps", 1)[0] == call(*command, "--steps", 2)[0] == 0
     progress = load_progress(checkpoints("run")[-1])
     settings = progress["training"]
     assert (progress["step"], progress["faces"], settings["learning_rate"]) == (2, 12, 0.01)
+    assert settings["gamma"] == 0.7
+    assert json.loads((checkpoints("run")[-1] / "config.json").read_text())["light_channels"] == 3
     weights = settings["weights"]
     assert (weights["decorrelation"], weights["cycle"], weights["carried_codes"]) == (0.5, 0, 0.1)
     assert weights["adversarial"] == 0 and not (checkpoints("run")[-1] / "adversary.safetensors").exists()
     command.remove("--no-adversarial")
     assert_one_line(call(*command, "--steps", 3), "trained with other settings (weights.adversarial 0.0, now 0.1)")
+    one_light = [text for text in command if text not in ("--setting", "light_channels=3", "gamma=0.7")]
+    assert_one_line(call(*one_light, "--steps", 3), "light_channels")
     assert_one_line(call(*command, "--steps", 3, "--verifier", "nothing.safetensors"), "nothing.safetensors")
 
 
@@ -111,6 +116,16 @@ def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
     assert_one_line(call("train", prepared.path, "--precision", "fp8"), "there is no precision 'fp8'")
     for weight, wrong in (("speed=1", "no term 'speed'"), ("pose", "TERM=NUMBER"), ("pose=-1", "of pose must be 0 or")):
         assert_one_line(call("train", prepared.path, "--weight", weight), wrong)
+    for setting, wrong in (
+        ("speed=1", "no setting 'speed'; choose one of size, channels, "),
+        ("vertices=5", "no setting 'vertices'"),
+        ("gamma", "NAME=VALUE"),
+        ("batch=2", "batch is no --setting but has an option of its own"),
+        ("skips=some", "skips must be one of add, none, got 'some'"),
+        ("expression=7", "must be a multiple of 3, so that a rotation can turn the product of the codes, got 7 * 80"),
+        ("surround_share=2", "surround_share must be from 0 to 1, got 2.0"),
+    ):
+        assert_one_line(call("train", prepared.path, "--setting", setting), wrong)
     assert_one_line(call("export", "facefactors", "x", "--report", "none.json"), "none.json is no report of")
     assert_one_line(call("evaluate", prepared.path, "--model", "nowhere"), "there is no checkpoint at nowhere")
     assert_one_line(call("edit", "a.jpg", "b.jpg", "--out", "edit.txt"), "is no name for a picture")

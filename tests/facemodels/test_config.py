@@ -36,3 +36,62 @@ def test_unknown_preset_and_setting():
         LossWeights.from_dict({"sharpness": 1.0})
     with pytest.raises(InputError, match="NetworkConfig: skips must be one of add, none, got 'some'"):
         NetworkConfig.from_dict({"skips": "some"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "text", "value"),
+    [
+        (NetworkConfig, "channels", "48, 24,24", (48, 24, 24)),
+        (NetworkConfig, "light_channels", "3", 3),
+        (NetworkConfig, "rotation", "rotation", "rotation"),
+        (NetworkConfig, "frontal_rank", "96", 96),
+        (NetworkConfig, "face_mask", "true", True),
+        (TrainingConfig, "known_mask", "false", False),
+        (TrainingConfig, "betas", "0.8,0.9", (0.8, 0.9)),
+        (TrainingConfig, "verifier", "none", None),
+        (TrainingConfig, "gamma", "1e-1", 0.1),
+    ],
+)
+def test_settings_as_text(settings, name, text, value):
+    assert getattr(settings().with_text(name, text), name) == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "text", "wrong"),
+    [
+        (NetworkConfig, "light_channels", "2", "light_channels must be one of 1, 3, got '2'"),
+        (NetworkConfig, "channels", "4,x", "channels must be a whole number, got '4,x'"),
+        (NetworkConfig, "face_mask", "yes", "face_mask must be true or false, got 'yes'"),
+        (TrainingConfig, "gamma", "", "gamma must be a number, got ''"),
+        (TrainingConfig, "weights", "1", "TrainingConfig has no setting weights; choose one of decorrelation_ramp, "),
+    ],
+)
+def test_text_that_is_no_value(settings, name, text, wrong):
+    with pytest.raises(InputError) as error:
+        settings().with_text(name, text)
+    assert wrong in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wrong"),
+    [
+        ({"identity": 7, "expression": 10}, "expression * identity must be a multiple of 3"),
+        ({"pose": 6}, "the pose code is a rotation of 9 numbers, got pose 6"),
+        ({"size": 72, "channels": (4, 4, 4, 4)}, "pictures of 72 pixels cannot be halved 4 times"),
+        ({"channels": ()}, "cannot be halved 0 times"),
+        ({"channels": (4, 0), "mask": -1}, "sizes must be at least 1, got mask -1, channels[1] 0"),
+    ],
+)
+def test_sizes_that_make_no_network(sizes, wrong):
+    with pytest.raises(InputError) as error:
+        NetworkConfig(**sizes)
+    assert wrong in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [("batch", 0, "at least 1"), ("turned_share", 1.1, "from 0 to 1"), ("learning_rate", -1.0, "0 or more")],
+)
+def test_trainings_that_cannot_be(name, value, rule):
+    with pytest.raises(InputError, match=f"TrainingConfig: {name} must be {rule}, got {value}"):
+        TrainingConfig(**{name: value})
