@@ -19,12 +19,15 @@ torch and the cases are imported only after the number of threads is known.
 """
 
 import argparse
+import importlib
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.options import command_parser
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -62,6 +65,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "plot": draw_plots,
     "targets": show_targets,
 }
+OTHERS = {name: name for name in ("ablation", "app", "ceiling", "separation", "step", "thresholds")}
+OTHERS["split"] = "split_cores"
+"""Commands of another kind, with options of their own, and their modules."""
 
 
 def measure_cases(options: argparse.Namespace) -> None:
@@ -104,34 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         return faces.main(arguments[1:])
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if arguments[:1] == ["app"]:
-        from benchmarks import app
-
-        return app.main(arguments[1:])
-    if arguments[:1] == ["ablation"]:
-        from benchmarks import ablation
-
-        return ablation.main(arguments[1:])
-    if arguments[:1] == ["ceiling"]:
-        from benchmarks import ceiling
-
-        return ceiling.main(arguments[1:])
-    if arguments[:1] == ["separation"]:
-        from benchmarks import separation
-
-        return separation.main(arguments[1:])
-    if arguments[:1] == ["split"]:
-        from benchmarks import split_cores
-
-        return split_cores.main(arguments[1:])
-    if arguments[:1] == ["step"]:
-        from benchmarks import step
-
-        return step.main(arguments[1:])
-    if arguments[:1] == ["thresholds"]:
-        from benchmarks import thresholds
-
-        return thresholds.main(arguments[1:])
+    if arguments and arguments[0] in OTHERS:
+        return importlib.import_module(f"benchmarks.{OTHERS[arguments[0]]}").main(arguments[1:])
     options = _parser().parse_args(arguments)
     for name in THREAD_SETTINGS:
         os.environ[name] = str(options.threads)
@@ -145,9 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("", __doc__)
     parser.add_argument("names", nargs="+", help="a command, `all`, or patterns of case names")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)

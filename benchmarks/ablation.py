@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.options import command_parser
 from facemodels.config import NetworkConfig, TrainingConfig, preset
 from facemodels.data.dataset import PreparedSet
 from facemodels.evaluation.report import LINES, evaluate, teach_judge
@@ -167,9 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("ablation", __doc__)
     parser.add_argument("--prepared", type=Path, required=True, help="prepared set with held-out faces")
     parser.add_argument("--labels", type=Path, help="CSV with the columns file, the label's and identity")
     parser.add_argument("--label", default="Smiling", help="label of expression that swaps are judged by")

@@ -8,7 +8,6 @@ Each line is the median of a few runs in milliseconds: wall clock, and processor
 machine goes to benchmarks/results/app.json, with the load average: wall clocks of a busy machine say little.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import results
+from benchmarks.options import command_parser
 from facemodels.app import markup
 from facemodels.app.examples import examples
 from facemodels.app.studio import Settings, Studio
@@ -34,9 +34,7 @@ RESULTS = results.RESULTS / "app.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks app", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("app", __doc__)
     parser.add_argument("--model", type=Path, help="checkpoint")
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -1,9 +1,9 @@
 """What the encoder alone can tell of a face: `python -m benchmarks ceiling SET [--model RUN]`.
 
 The paper's encoder with a linear layer behind it is trained on one target of the morphable model and nothing else, from
-all training faces and from fewer. No network that reads its codes through this encoder can be expected to do better on
-held-out faces; where it stops improving although the training faces still do, more faces would help and no weight of
-the objective would.
+all training faces and from fewer. A network that reads its codes through this encoder, and has other things to learn,
+can hardly tell much more of held-out faces, however its objective is weighted. What fewer faces cost says what more would
+bring.
 """
 
 import argparse
@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from benchmarks.options import command_parser
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.cli.networks import load_network
 from facemodels.config import NetworkConfig, preset
 from facemodels.data.dataset import PreparedSet, faces_from_rows
+from facemodels.evaluation.coders import as_floats
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.measures import angle_between, batches, nearest_rotation
 from facemodels.losses import cut_coefficients, displacement
@@ -122,7 +124,7 @@ class _Reader(nn.Module):
         self.encoder, self.head = encoder, head
 
     def forward(self, image: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-        features, _ = self.encoder((image.float() / 255).contiguous(memory_format=torch.channels_last))
+        features, _ = self.encoder(as_floats(image).contiguous(memory_format=torch.channels_last))
         return self.head(features)
 
 
@@ -135,8 +137,8 @@ def read(reader: Callable[[Tensor], Tensor], image: UInt8[Tensor, "n 3 h w"]) ->
 def readers(model: NeuroTensorialAutoencoder) -> dict[str, Callable[[Tensor], Tensor]]:
     """What a whole network tells of the same: its pose code, and fc of its expression code."""
     return {
-        "pose": lambda image: model.encode(image.float() / 255).pose,
-        "expression": lambda image: model.coefficients(model.encode(image.float() / 255))[1],
+        "pose": lambda image: model.encode(as_floats(image)).pose,
+        "expression": lambda image: model.coefficients(model.encode(as_floats(image)))[1],
     }
 
 
@@ -154,8 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, target in targets(displacement(prepared.morphable.expression)).items():
         lines += ["", f"| {target.title} | training faces | held-out faces |", "|---|---|---|"]
         for count in counts:
-            reader = teach(config, training.some(count), name, target, steps=options.steps)
-            lines.append(_line(f"encoder alone, {count} faces", name, target, reader, training.some(count), held_out))
+            some = training.some(count)
+            reader = teach(config, some, name, target, steps=options.steps)
+            lines.append(_line(f"encoder alone, {count} faces", name, target, reader, some, held_out))
             print(lines[-1], flush=True)
         if model:
             lines.append(_line("whole network", name, target, readers(model)[name], training, held_out))
@@ -176,11 +179,7 @@ def _line(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks ceiling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("ceiling", __doc__)
     parser.add_argument("prepared", type=Path, help="prepared set with held-out faces")
     parser.add_argument("--model", type=Path, help="run or checkpoint to compare with, whose encoder is trained anew")
     parser.add_argument("--faces", nargs="+", type=int, help="numbers of training faces; by default all")

@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.options import command_parser
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.synthetic import aligned_camera, factors_of, synthesise_set
 from facemodels.errors import InputError
@@ -83,9 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks faces", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("faces", __doc__)
     photos, morphable = SHARED / "celeba" / "images.zip", SHARED / "ict-facekit" / "ict_facekit_light_face.npz"
     parser.add_argument("--celeba", type=Path, default=photos if photos.exists() else None, help="zip or folder")
     parser.add_argument("--morphable", type=Path, default=morphable if morphable.exists() else None)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.options import command_parser
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.cli.networks import RUNS, load_network
 from facemodels.codes import Codes
@@ -22,6 +23,7 @@ from facemodels.evaluation.measures import batches, encode_all
 from facemodels.evaluation.report import LINES, Report, evaluate, teach_judge
 from facemodels.gauge import RIDGE, join_identity, separate_identity, whiten_identity
 from facemodels.training.checkpoint import checkpoints, newest_run
+from facemodels.training.loop import GAUGE_FACES
 
 GUARDS = (0.03, 0.1, RIDGE, 1.0, 3.0)
 SHOWN = {
@@ -33,8 +35,6 @@ SHOWN = {
     "turn_of_appearance": "turn",
     "cycle_pose_degrees": "cycle °",
 }
-TAUGHT = 2048
-"""Training faces whose codes a regression is fitted to, as in training."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,9 +89,9 @@ def networks(
 
 @torch.no_grad()
 def training_codes(model: NeuroTensorialAutoencoder, prepared: PreparedSet) -> Codes:
-    """Codes of at most `TAUGHT` faces of the split "train", without context."""
+    """Codes of at most `GAUGE_FACES` faces of the split "train", without context."""
     rows = prepared.split("train")
-    chosen = spread(len(rows), TAUGHT)
+    chosen = spread(len(rows), GAUGE_FACES)
     return Codes.cat(
         encode_all(model, faces_from_rows(rows.select(chosen[part].tolist()))).codes for part in batches(len(chosen))
     )
@@ -108,11 +108,7 @@ def table(rows: dict[str, Report]) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks separation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("separation", __doc__)
     parser.add_argument("prepared", type=Path, help="prepared set that the network was trained on")
     parser.add_argument("--model", type=Path, help="run, whose last checkpoint is taken; by default the newest")
     parser.add_argument("--labels", type=Path, help="CSV with the columns file, the label's and identity")

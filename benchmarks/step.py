@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 import multilinear as ml
 from benchmarks import results
+from benchmarks.options import command_parser
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig, TrainingConfig, preset
 from facemodels.data.dataset import Faces
@@ -549,9 +550,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Its options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("step", __doc__)
     parser.add_argument(
         "--only", nargs="*", choices=PARTS, default=PARTS, help="parts to measure; none: the tables alone"
     )

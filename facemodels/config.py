@@ -28,6 +28,17 @@ LIGHT = 9
 class Settings:
     """JSON round trip for a frozen dataclass of settings."""
 
+    def __post_init__(self) -> None:
+        """Refuse what is none of the choices.
+
+        Raises:
+            InputError: A setting is none of the choices that its type names.
+        """
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                choices = ", ".join(map(str, get_args(kind)))
+                raise InputError(f"{type(self).__name__}: {name} must be one of {choices}, got {getattr(self, name)!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
@@ -45,10 +56,6 @@ class Settings:
             raise InputError(
                 f"{cls.__name__} has no setting {', '.join(unknown)}; was the file written by another version?"
             )
-        for name, kind in get_type_hints(cls).items():
-            if get_origin(kind) is Literal and values.get(name, get_args(kind)[0]) not in get_args(kind):
-                choices = ", ".join(map(str, get_args(kind)))
-                raise InputError(f"{cls.__name__}: {name} must be one of {choices}, got {values[name]!r}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def with_text(self, name: str, text: str) -> Self:
@@ -79,10 +86,7 @@ class Settings:
 def _value(kind: Any, text: str) -> Any:
     """What a text says, by the type of a setting; the message of a ValueError says what it should."""
     if get_origin(kind) is Literal:
-        choices = {str(choice): choice for choice in get_args(kind)}
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return choices[text]
+        return {str(choice): choice for choice in get_args(kind)}.get(text, text)  # others are refused when set
     if get_origin(kind) is UnionType:
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
         return None if text == "none" else _value(kind, text)
@@ -162,6 +166,7 @@ class NetworkConfig(Settings):
             InputError: A size is not positive, pictures cannot be halved as often as there are convolutions, or a
                 rotation cannot turn the product of the codes.
         """
+        super().__post_init__()
         sizes = {name: value for name, value in vars(self).items() if name != "channels" and type(value) is int}
         sizes |= {f"channels[{level}]": count for level, count in enumerate(self.channels)}
         if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
@@ -323,6 +328,7 @@ class TrainingConfig(Settings):
         Raises:
             InputError: A share is not from 0 to 1, a count too small, or a rate negative.
         """
+        super().__post_init__()
         shares = ("decorrelation_ramp", "surround_share", "turned_share", "adversarial_start", "final_rate")
         rules = {name: (0 <= getattr(self, name) <= 1, "from 0 to 1") for name in shares}
         for name, least in {

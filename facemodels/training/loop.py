@@ -59,7 +59,9 @@ from multilinear.optim import factor_gradients, gather_gradients
 SKIPPED_IN_A_ROW = 10
 """Steps without a finite objective after which a run ends."""
 
-_WHITENED = 2048  # faces from which the gauge of a finished network is read
+GAUGE_FACES = 2048
+"""Faces from which the gauge of a finished network is read."""
+
 _BEGAN_BETAS = (0.5, 0.999)
 
 
@@ -265,7 +267,7 @@ class _Trainer:
         """A copy of the trained network in its gauge, saved beside the checkpoints."""
         finished = copy.deepcopy(network)
         device = next(finished.parameters()).device
-        faces = self.faces[spread(len(self.faces), _WHITENED).to(self.accelerator.device)].to(device)
+        faces = self.faces[spread(len(self.faces), GAUGE_FACES).to(self.accelerator.device)].to(device)
         codes = Codes.cat(finished.perceive(faces[rows].pictures()) for rows in batches(len(faces)))
         identity = codes.identity
         if self.training.separate_identity:
