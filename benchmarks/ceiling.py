@@ -2,8 +2,8 @@
 
 The paper's encoder with a linear layer behind it is trained on one target of the morphable model and nothing else, from
 all training faces and from fewer. A network that reads its codes through this encoder, and has other things to learn,
-can hardly tell much more of held-out faces, however its objective is weighted. What fewer faces cost says what more would
-bring.
+can hardly tell much more of held-out faces, however its objective is weighted. What fewer faces cost says what more
+would bring.
 """
 
 import argparse
