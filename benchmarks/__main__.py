@@ -70,6 +70,17 @@ OTHERS["split"] = "split_cores"
 """Commands of another kind, with options of their own, and their modules."""
 
 
+def run_other(module: str, arguments: list[str]) -> int:
+    """A command of another kind; what its user can mend is one line and not a traceback."""
+    from facemodels.errors import InputError
+
+    try:
+        return importlib.import_module(f"benchmarks.{module}").main(arguments)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
 def measure_cases(options: argparse.Namespace) -> None:
     import torch
 
@@ -106,12 +117,10 @@ def measure_cases(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["faces"]:
-        from benchmarks import faces
-
-        return faces.main(arguments[1:])
+        return run_other("faces", arguments[1:])
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if arguments and arguments[0] in OTHERS:
-        return importlib.import_module(f"benchmarks.{OTHERS[arguments[0]]}").main(arguments[1:])
+        return run_other(OTHERS[arguments[0]], arguments[1:])
     options = _parser().parse_args(arguments)
     for name in THREAD_SETTINGS:
         os.environ[name] = str(options.threads)
