@@ -252,11 +252,11 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         """
         self._check_cores("frontal")
         identity = self.whole_identity(expression, identity)
-        texture = self.frontal_core(light, expression, identity)
-        constant = torch.full(light.shape[1:], 1 / light.shape[1], dtype=light.dtype, device=light.device)
-        normals = self.frontal_core(constant, expression, identity)
-        picture = (3, self.config.size, self.config.size)
-        return texture.unflatten(1, picture), normals.unflatten(1, picture)
+        constant = torch.full_like(light, 1 / light.shape[1])
+        # one product, as the core is by far the largest part: it is read once, and once cast where that is needed
+        both = self.frontal_core(torch.cat([light, constant]), expression.repeat(2, 1), identity.repeat(2, 1))
+        texture, normals = both.unflatten(1, (3, self.config.size, self.config.size)).chunk(2)
+        return texture, normals
 
     def decode(self, codes: Codes) -> Rendering:
         """D(codes), eq. 7: everything the three streams make of the codes."""
