@@ -219,7 +219,8 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
     if loaded.morphable is None:  # exported without it: its fingerprint is compared
         loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path), morphable=network.morphable)
     join_identity(loaded)
-    changed = _changes(loaded.config.to_dict(), network.config.to_dict(), "here")
+    settings = loaded.config.to_dict() | {"rotation": network.config.rotation}  # the same weights serve both kinds
+    changed = _changes(settings, network.config.to_dict(), "here")
     if changed or _differ(loaded.morphable, network.morphable):
         reason = "; ".join(changed) or "another morphable model"
         raise InputError(f"{path} is no network to start from ({reason}); choose its preset, and a set like its own")

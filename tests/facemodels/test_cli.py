@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit status, one clear line, nothing half-written."""
 
+import importlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import typer
 from drawn_faces import BrightFaces, write_clip, write_photo
 from PIL import Image
 
@@ -94,6 +96,18 @@ def test_train_takes_settings_and_goes_on(call, prepared, tiny_preset, tmp_path)
     one_light = [text for text in command if text not in ("--setting", "light_channels=3", "gamma=0.7")]
     assert_one_line(call(*one_light, "--steps", 3), "light_channels")
     assert_one_line(call(*command, "--steps", 3, "--verifier", "nothing.safetensors"), "nothing.safetensors")
+
+
+@pytest.mark.parametrize("module", ["torch.distributed.run", "accelerate.commands.launch"])
+def test_launchers_leave_the_options_of_train_alone(module):
+    launcher = importlib.import_module(module)
+    parser = getattr(launcher, "get_args_parser", None) or launcher.launch_command_parser
+    train = typer.main.get_command(cli.app).commands["train"]
+    options = [name for parameter in train.params for name in (*parameter.opts, *parameter.secondary_opts)]
+    assert "--minutes" in options and "--start-from" in options
+    for option in options:  # an option may not begin like one of theirs
+        command = ["train", "SET", option, "1"]
+        assert parser().parse_args(["-m", "facemodels", *command]).training_script_args == command
 
 
 def test_export(call, model, prepared, tmp_path):
