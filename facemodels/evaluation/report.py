@@ -55,6 +55,7 @@ LINES = {
     "person_auc_of_expression": Line("... by the expression code"),
     "expression_follows": Line("expression swap shows the donor's label", target=">= 0.8"),
     "identity_follows": Line("identity swap shows the donor's label", target="<= 0.15"),
+    "face_follows": Line("swap of the whole face shows the donor's label"),
     "own_label_decoded": Line("reconstruction shows the own label"),
     "own_label_in_photo": Line("photo shows the own label"),
     "share_of_pose": Line("pose swap: share of the pose code", target=">= 0.88"),
@@ -231,6 +232,7 @@ def evaluate(
         measures |= {
             "expression_follows": swaps.expression,
             "identity_follows": swaps.identity,
+            "face_follows": swaps.face,
             "own_label_decoded": swaps.reconstruction,
             "own_label_in_photo": swaps.photos,
         }

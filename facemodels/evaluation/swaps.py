@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.editing import exchanged
+from facemodels.editing import EDITABLE, exchanged
 from facemodels.evaluation.exchange import composite, paint
 from facemodels.evaluation.measures import Codings
 
@@ -28,6 +28,8 @@ class SwapRates:
         pairs: Number of pairs.
         expression: Share of expression swaps that show the donor's label (high is good for labels of expression).
         identity: Share of identity swaps that do (low is good for labels of expression).
+        face: Share of swaps of all codes of the face at once that do; mask and background still show something of the
+            own label, and a swap of a single code can hardly do more.
         reconstruction: Share of plain reconstructions in which the judge sees the own label: the ceiling.
         photos: Share of real held-out photos in which it does.
     """
@@ -35,6 +37,7 @@ class SwapRates:
     pairs: int
     expression: float
     identity: float
+    face: float
     reconstruction: float
     photos: float
 
@@ -74,7 +77,7 @@ def swap_rates(
     judge: PixelJudge,
     seed: int = 0,
 ) -> SwapRates:
-    """Pair every held-out face with a random other; swap expression, or identity, where their labels differ.
+    """Pair every held-out face with a random other; swap expression, identity or the face where their labels differ.
 
     Args:
         model: A trained network.
@@ -94,14 +97,15 @@ def swap_rates(
     source, donor = (codings[torch.from_numpy(rows)] for rows in (np.flatnonzero(differ), donors[differ]))
     wanted = labels[donors][differ]
 
-    def obeys(factor: str) -> float:
-        face = paint(model, exchanged(source.codes, donor.codes, [factor]))
+    def obeys(*factors: str) -> float:
+        face = paint(model, exchanged(source.codes, donor.codes, factors))
         return float((judge(composite(face.image, source)) == wanted).mean())
 
     return SwapRates(
         pairs=int(differ.sum()),
         expression=obeys("expression"),
         identity=obeys("identity"),
+        face=obeys(*EDITABLE),
         reconstruction=float((judge(source.image) == labels[differ]).mean()),
         photos=float((judge(images) == labels).mean()),
     )

@@ -168,8 +168,8 @@ def test_swap_rates_tell_obedient_networks_from_others(model, smiles):
         for network in (_Swapper(True), _Swapper(False))
     )
     assert good.photos == 1 and good.reconstruction == 1
-    assert (good.expression, good.identity) == (1.0, 0.0)
-    assert (bad.expression, bad.identity) == (0.0, 1.0)
+    assert (good.expression, good.identity, good.face) == (1.0, 0.0, 1.0)
+    assert (bad.expression, bad.identity, bad.face) == (0.0, 1.0, 1.0)
     assert good.pairs == bad.pairs > 0
 
 
@@ -194,7 +194,7 @@ class TestReport:
     def test_with_labels(self, model, prepared, table):
         report = evaluate(model, prepared, table)
         assert report.faces == 8 and report.pairs > 0 and report.label == "Smiling"
-        assert {"expression_follows", "identity_follows", "person_auc", "leak"} < set(report.measures)
+        assert {"expression_follows", "identity_follows", "face_follows", "person_auc", "leak"} < set(report.measures)
         text = "\n".join(report.lines())
         assert "of different Smiling" in text and "PSNR of the picture" in text and ">= 23.5  missed" in text
 

@@ -197,7 +197,9 @@ def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config)
     shutil.rmtree(tmp_path / "third")
     rotation = {**longer, "network": dataclasses.replace(network_config, rotation="rotation")}
     train(prepared, tmp_path / "rotation", **rotation)
-    assert all(torch.equal(value, white[name]) for name, value in weights(tmp_path / "rotation").items() if name in white)
+    assert all(
+        torch.equal(value, white[name]) for name, value in weights(tmp_path / "rotation").items() if name in white
+    )
     other = {**longer, "network": dataclasses.replace(network_config, background=8)}
     with pytest.raises(InputError, match=r"is no network to start from \(background 7, here 8\)"):
         train(prepared, tmp_path / "third", **other)
