@@ -363,8 +363,8 @@ _OURS = LossWeights(
     background=1.0,
     carried_codes=0.1,
 )
-# of rendered faces light and shape are known exactly, and what they look like with another's expression
-_RENDERED = dataclasses.replace(_OURS, light=5.0, expression=1.0, shape=1.0, swapped_face=2.0)
+# of rendered faces light, pose and shape are known exactly, and what they look like with another's expression
+_RENDERED = dataclasses.replace(_OURS, light=5.0, pose=20.0, expression=3.0, shape=1.0, normals=2.0, swapped_face=2.0)
 
 
 def _network(*channels: int, rank: int = 96, size: int = SIZE) -> NetworkConfig:
@@ -404,7 +404,7 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
 }
 """Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the
 swaps work: "default" in full width; "small" in half of it, which trains within an hour or two on a CPU; "large" for
-pictures of 128 pixels; "rendered" like "small" but trusting light and shape, as rendered faces allow."""
+pictures of 128 pixels; "rendered" like "small" but trusting light, pose and shape, as rendered faces allow."""
 
 
 def preset(name: str) -> tuple[NetworkConfig, TrainingConfig]:
