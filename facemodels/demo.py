@@ -266,7 +266,7 @@ img {{ max-width: 100% }}
 td, th {{ padding: 0.2em 1.2em 0.2em 0; text-align: left; border-bottom: 1px solid #ddd }}
 </style></head><body>
 <h1>Faces taken apart and put together again</h1>
-<p>The network of the package, which has learnt from 34,000 rendered faces in the wild, went on learning on this machine,
+<p>The network of the package, which has learnt from 34,000 rendered faces in the wild, went on learning here,
 from {len(prepared.split("train"))} other rendered faces, for {progress["seconds"] / 60:.1f} minutes
 ({progress["step"]} steps of {progress["training"]["batch"]} faces).</p>
 {figures}
@@ -275,8 +275,8 @@ from {len(prepared.split("train"))} other rendered faces, for {progress["seconds
 {_PAIRS} random pairs.</p>
 {edits}
 <p>What the codes hold, beside the paper's Z0, an adversarial autoencoder with the same convolutions and one code of 128
-numbers, which has learnt from 7000 of them, and {_COMPONENTS} principal components of the pixels of
-the faces rendered here. Neither can edit a factor, because their codes have none.</p>
+numbers, which has learnt from 7000 of those in the wild, and {_COMPONENTS} principal components of the pixels of the
+faces rendered here. Neither can edit a factor, because their codes have none.</p>
 {measures}
 </body></html>
 """

@@ -469,12 +469,12 @@ class TestCommands:
         error = capsys.readouterr().err
         assert "no case is called 'w99'" in error and "nothing is measured" in error
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
     @pytest.mark.parametrize("command", ["ceiling", "separation"])
     def test_errors_of_other_kinds_are_one_line(self, capsys, tmp_path, command):
         assert main([command, str(tmp_path / "none")]) == 2
         assert capsys.readouterr().err.startswith(f"{tmp_path}/none is not a prepared set")
 
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
     def test_without_a_cuda_device(self, capsys):
         assert main(["all", "--device", "cuda"]) == 2
         assert "no CUDA device" in capsys.readouterr().err
