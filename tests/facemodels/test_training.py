@@ -187,19 +187,24 @@ def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config)
     train(prepared, tmp_path / "first", **settings)
     longer = shortened(settings, start=str(tmp_path / "first"), steps=1, learning_rate=0.0)
     train(prepared, tmp_path / "second", **longer)
-    first, second = (weights(tmp_path / name) for name in ("first", "second"))
-    white = load_file(tmp_path / "first" / "model" / "model.safetensors")
-    assert all(torch.equal(second[name], white[name]) for name in white)
+    first, white = weights(tmp_path / "first"), load_file(tmp_path / "first" / "model" / "model.safetensors")
+
+    def holds_white(run):
+        found = weights(tmp_path / run)
+        return all(torch.equal(found[name], white[name]) for name in white)
+
+    assert holds_white("second")
+    second = weights(tmp_path / "second")
     assert not torch.equal(first["heads.identity.weight"], second["heads.identity.weight"])
     (tmp_path / "first" / "model" / "morphable.safetensors").unlink()  # as exported without it
     train(prepared, tmp_path / "third", **longer)
-    assert all(torch.equal(value, white[name]) for name, value in weights(tmp_path / "third").items() if name in white)
+    assert holds_white("third")
     shutil.rmtree(tmp_path / "third")
     rotation = {**longer, "network": dataclasses.replace(network_config, rotation="rotation")}
     train(prepared, tmp_path / "rotation", **rotation)
-    assert all(
-        torch.equal(value, white[name]) for name, value in weights(tmp_path / "rotation").items() if name in white
-    )
+    assert holds_white("rotation")
+    started = NeuroTensorialAutoencoder.from_pretrained(checkpoints(tmp_path / "rotation")[-1])
+    assert started.config.rotation == "rotation"
     other = {**longer, "network": dataclasses.replace(network_config, background=8)}
     with pytest.raises(InputError, match=r"is no network to start from \(background 7, here 8\)"):
         train(prepared, tmp_path / "third", **other)
