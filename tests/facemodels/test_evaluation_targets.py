@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from facemodels.evaluation.targets import correlations, judge_fit, judge_targets, person_auc, probe
 from facemodels.fitting.shape import Fit
@@ -40,6 +41,16 @@ class TestPersonAuc:
         other = [unit[i] @ unit[j] for i, j in pairs if persons[i] != persons[j]]
         expected = np.mean([[one > two for two in other] for one in same])
         assert person_auc(codes, persons) == pytest.approx(expected, abs=1e-3) and expected > 0.8
+
+    @pytest.mark.parametrize("count", [255, 256, 257, 600])
+    def test_counts_every_pair_of_several_blocks(self, count):
+        persons = np.arange(count) // 3
+        codes = np.round(random(count // 3 + 1, 3)[persons] + random(count, 3, seed=1))  # many are exactly as alike
+        unit = codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-12)
+        pairs = np.triu_indices(count, 1)
+        cosines = (unit @ unit.T).astype(np.float32)[pairs]
+        same = (persons[:, None] == persons)[pairs]
+        assert person_auc(codes, persons, centre=False) == pytest.approx(roc_auc_score(same, cosines), abs=1e-3)
 
     @pytest.mark.parametrize("persons", [[0, 0, 0], [0, 1, 2]])
     def test_needs_pairs_of_both_kinds(self, persons):
