@@ -29,7 +29,10 @@ def train(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="Peak of the learning rate.")] = None,
     start: Annotated[
-        Path | None, typer.Option("--start-from", help="Model or run whose weights to start from, of the same preset.")
+        Path | None,
+        typer.Option(
+            "--start-from", help="Model or run whose weights to start from, of the same preset or narrower layers."
+        ),
     ] = None,
     adversarial: Annotated[
         bool, typer.Option("--adversarial/--no-adversarial", help="Train with the preset's discriminator.")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.config import TrainingConfig
+from facemodels.config import NetworkConfig, TrainingConfig
 from facemodels.errors import InputError, RunError
 from facemodels.gauge import join_identity
 from facemodels.morphable import MorphableModel
@@ -210,24 +210,53 @@ def load_network(path: Path, network: NeuroTensorialAutoencoder, training: Train
 
 
 def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder) -> None:
-    """Put the weights of a trained network into a fresh one.
+    """Put the weights of a trained network into a fresh one, which may be wider in `channels` and `intermediate`.
+
+    The new units of a wider network stay as they were drawn, and nothing reads them yet: at first it decodes what the
+    trained one does.
 
     Raises:
-        InputError: There is none at `path`, or it has other sizes or another morphable model.
+        InputError: There is none at `path`, it is wider, or it has other sizes or another morphable model.
+
+    Reference:
+        Chen, Goodfellow and Shlens, "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016, widen by copies
+        of units instead.
     """
     loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path))
     if loaded.morphable is None:  # exported without it: its fingerprint is compared
         loaded = NeuroTensorialAutoencoder.from_pretrained(resolve(path), morphable=network.morphable)
     join_identity(loaded)
-    settings = loaded.config.to_dict() | {"rotation": network.config.rotation}  # the same weights serve both kinds
-    changed = _changes(settings, network.config.to_dict(), "here")
+    free = ["rotation"]  # the same weights serve both kinds
+    if _fits_into(loaded.config, network.config):
+        free += ["channels", "intermediate"]
+    here = network.config.to_dict()
+    changed = _changes(loaded.config.to_dict() | {name: here[name] for name in free}, here, "here")
     if changed or _differ(loaded.morphable, network.morphable):
         reason = "; ".join(changed) or "another morphable model"
         raise InputError(f"{path} is no network to start from ({reason}); choose its preset, and a set like its own")
     weights = loaded.state_dict()
     if "shape_factor" in weights:  # in float16 it would be another space of shapes
         weights["shape_factor"] = network.state_dict()["shape_factor"]
-    network.load_state_dict(weights)
+    network.load_state_dict({name: _widened(weights[name], drawn) for name, drawn in network.state_dict().items()})
+
+
+def _fits_into(narrow: NetworkConfig, wide: NetworkConfig) -> bool:
+    """Whether every layer of a network is at most as wide as the other's."""
+    widths = [(narrow.intermediate, wide.intermediate), *zip(narrow.channels, wide.channels, strict=False)]
+    return len(narrow.channels) == len(wide.channels) and all(less <= more for less, more in widths)
+
+
+def _widened(weight: Tensor, drawn: Tensor) -> Tensor:
+    """A weight of a wider layer: old units read old ones as before and no new ones, new units read as they were drawn.
+
+    The units of a layer lie in the first dimension, those it reads in the second, where a pixel's place is counted
+    faster than its channel.
+    """
+    wide = drawn.clone()
+    if weight.ndim > 1:
+        wide[: weight.shape[0], weight.shape[1] :] = 0
+    wide[tuple(map(slice, weight.shape))] = weight.to(wide)
+    return wide
 
 
 def load_state(path: Path, trained: Trained) -> None:

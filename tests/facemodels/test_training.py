@@ -211,6 +211,33 @@ def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config)
     assert not (tmp_path / "third").exists()
 
 
+def test_a_run_starts_from_a_narrower_network(prepared, tmp_path, settings, network_config):
+    train(prepared, tmp_path / "first", **settings)
+    narrow = NeuroTensorialAutoencoder.from_pretrained(tmp_path / "first" / "model").eval()
+    widths = {"channels": tuple(count + 3 for count in network_config.channels), "intermediate": 40}
+    wide = {
+        **shortened(settings, start=str(tmp_path / "first"), steps=1, learning_rate=0.0),
+        "network": dataclasses.replace(network_config, **widths),
+    }
+    train(prepared, tmp_path / "wide", **wide)
+    started = NeuroTensorialAutoencoder.from_pretrained(checkpoints(tmp_path / "wide")[-1]).eval()
+    assert (started.config.channels, started.config.intermediate) == tuple(widths.values())
+    images = prepared.faces("test").pictures()
+    with torch.no_grad():
+        old, new = (network.decode(network.encode(images)) for network in (narrow, started))
+    for name in ("image", "face", "mask", "normals", "background"):
+        assert_close(getattr(new, name), getattr(old, name), rtol=1e-4, atol=1e-5)
+    found = weights(tmp_path / "wide")
+    new_filters = found["encoder.convolutions.1.weight"][network_config.channels[1] :]
+    assert new_filters.abs().amin(dim=(1, 2, 3)).min() > 0  # or they would never learn
+    train(prepared, tmp_path / "moved", **(wide | shortened(wide, learning_rate=1e-2, warmup=0)))
+    moved = weights(tmp_path / "moved")["heads.pose.weight"]
+    assert moved[:, network_config.intermediate :].abs().min() > 0
+    narrower = {**settings, "network": dataclasses.replace(network_config, intermediate=50)}
+    with pytest.raises(InputError, match=r"is no network to start from \(channels .*; intermediate 40, here 50\)"):
+        train(prepared, tmp_path / "back", **shortened(narrower, start=str(tmp_path / "wide")))
+
+
 def test_time_limits_a_run(prepared, tmp_path, settings):
     train(prepared, tmp_path, **shortened(settings, steps=None, minutes=0.02))
     progress = load_progress(checkpoints(tmp_path)[-1])
