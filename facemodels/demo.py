@@ -274,9 +274,9 @@ from {len(prepared.split("train"))} other rendered faces, for {progress["seconds
 <p>Edits against the same edit rendered from the exact factors: peak signal-to-noise ratio inside the face,
 {_PAIRS} random pairs.</p>
 {edits}
-<p>What the codes hold, beside the paper's Z0, an adversarial autoencoder with half as many filters inside and one code
-of 128 numbers, which has learnt from 7000 of those in the wild, and {_COMPONENTS} principal components of the pixels of
-the faces rendered here. Neither can edit a factor, because their codes have none.</p>
+<p>What the codes hold, beside the paper's Z0, an adversarial autoencoder with the same convolutions and one code of 128
+numbers, which has learnt from 7000 of those in the wild, and {_COMPONENTS} principal components of the pixels of the
+faces rendered here. Neither can edit a factor, because their codes have none.</p>
 {measures}
 </body></html>
 """

@@ -1,6 +1,6 @@
 """Z0: the adversarial autoencoder whose one code the paper compares its codes with (section 4.2, Figures 6 and 7).
 
-The convolutions of the preset `small`, one code of 128 numbers, no factors. A second network tells codes from draws of a
+The same convolutions as our network, one code of 128 numbers, no factors. A second network tells codes from draws of a
 standard normal distribution, and the encoder learns to deceive it, so that the codes as a whole follow that
 distribution. One that learnt from rendered faces comes with the package.
 """
@@ -45,8 +45,8 @@ class AdversarialConfig:
 
     Attributes:
         size: Side of the pictures in pixels.
-        channels: Filters of the convolutions, outermost first: those of the preset `small`.
-        intermediate: Size of the vector between convolutions and code, as in that preset.
+        channels: Filters of the convolutions, outermost first: those of our network.
+        intermediate: Size of the vector between convolutions and code, as in our network.
         features: Size of the code.
         hidden: Units in each of the two hidden layers of the network that judges codes; 1000 in the source.
         steps: Length of the training.
