@@ -31,7 +31,7 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            "--start-from", help="Model or run whose weights to start from, of the same preset or narrower layers."
+            "--start-from", help="Model or run whose weights to start from, of the same preset or with narrower layers."
         ),
     ] = None,
     adversarial: Annotated[

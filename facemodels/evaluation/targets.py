@@ -47,21 +47,23 @@ def person_auc(codes: Float[np.ndarray, "n features"], persons: Int[np.ndarray, 
         centre: Take the mean face out first; not for embeddings whose cosine is defined as it is.
 
     Raises:
-        ValueError: No person has two faces, or there is only one person.
+        ValueError: No person has two faces, there is only one person, or a code is not finite.
     """
+    together = np.unique(persons, return_counts=True)[1]
+    if len(together) < 2 or together.max() < 2:
+        raise ValueError("person_auc: needs persons with two faces, and two persons; give more faces")
+    if not np.isfinite(codes).all():
+        raise ValueError(f"person_auc: {(~np.isfinite(codes)).any(1).sum()} of {len(codes)} codes are not finite")
     codes = codes.astype(np.float32) - codes.mean(axis=0, dtype=np.float32) * centre
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-12)
     alike = np.sort(np.concatenate([cosines[same] for cosines, same in _pairs(unit, persons)]))
-    total, above = 0, 0.0
+    below = 0.0
     for cosines, same in _pairs(unit, persons):
         others = np.sort(cosines[~same])  # sorted, they are found several times as fast
-        total += len(others)
         # a same-person pair that is exactly as alike counts half
-        ranks = np.searchsorted(alike, others, "left").sum() + np.searchsorted(alike, others, "right").sum()
-        above += len(alike) * len(others) - ranks / 2
-    if len(alike) == 0 or total == 0:
-        raise ValueError("person_auc: needs persons with two faces, and two persons; give more faces")
-    return float(above / len(alike) / total)
+        below += (np.searchsorted(alike, others, "left").sum() + np.searchsorted(alike, others, "right").sum()) / 2
+    pairs = len(unit) * (len(unit) - 1) // 2
+    return float(1 - below / len(alike) / (pairs - len(alike)))
 
 
 def _pairs(

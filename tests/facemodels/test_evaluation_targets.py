@@ -52,10 +52,16 @@ class TestPersonAuc:
         same = (persons[:, None] == persons)[pairs]
         assert person_auc(codes, persons, centre=False) == pytest.approx(roc_auc_score(same, cosines), abs=1e-3)
 
-    @pytest.mark.parametrize("persons", [[0, 0, 0], [0, 1, 2]])
+    def test_refuses_codes_that_are_not_finite(self):
+        codes = random(4, 2)
+        codes[1, 0] = np.nan
+        with pytest.raises(ValueError, match="1 of 4 codes are not finite"):
+            person_auc(codes, np.array([0, 0, 1, 1]))
+
+    @pytest.mark.parametrize("persons", [[0, 0, 0], [0, 1, 2], []])
     def test_needs_pairs_of_both_kinds(self, persons):
         with pytest.raises(ValueError, match="needs persons with two faces, and two persons"):
-            person_auc(random(3, 2), np.array(persons))
+            person_auc(random(len(persons), 2), np.array(persons, int))
 
 
 def test_targets_are_judged_by_what_they_hold():
