@@ -32,6 +32,14 @@ def edit(
         float,
         typer.Option(min=0, max=1, help="How much of its own detail the photo keeps in --paste, where nothing moves."),
     ] = 1.0,
+    refine: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps in which identity and light are fitted to the photo, so that the edits look more like it; 60"
+            " are a good choice, some seconds.",
+        ),
+    ] = 0,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Show beside each edit what the morphable model alone makes of it.")
     ] = False,
@@ -45,7 +53,8 @@ def edit(
     """
     from facemodels.baselines.morphable_edit import MORPHABLE_EDITABLE, fit_faces, morphable_edit
     from facemodels.data.loading import Failure, load_photos
-    from facemodels.editing import edit_photo, to_tensor, transfer
+    from facemodels.editing import decode_edit, edit_photo, to_tensor
+    from facemodels.editing import refine as refined
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.pasting import write_pasted
@@ -59,7 +68,7 @@ def edit(
     factors, asked = wanted_factors(expression, pose, light, identity)
     edits = {name: [name] for name in factors} | ({"together": factors} if asked and len(factors) > 1 else {})
     crop = to_tensor(photo.crop)
-    own = transfer(network, crop, crop, [])
+    own = decode_edit(network, refined(network, crop, refine))
     morphable = morphable_of(network) if baseline else None
     fitted = fit_faces([photo], morphable) if morphable else None
     edited, baselines, failed = [], [], []

@@ -202,6 +202,9 @@ class TestEdit:
         assert status == 0 and "wrote edit.png" in out
         with Image.open(tmp_path / "edit.png") as picture:
             assert picture.width == 6 * 132
+        more = ("--refine", 2, "--out", "refined.png")
+        assert call("edit", photo, photo, "--expression", "--light", "--model", checkpoint, *more)[0] == 0
+        assert (tmp_path / "refined.png").read_bytes() != (tmp_path / "edit.png").read_bytes()
 
     @pytest.mark.photos
     def test_photos_that_do_not_work(self, call, checkpoint, photo, tmp_path):

@@ -4,12 +4,58 @@ import torch
 from torch.testing import assert_close
 
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.editing import EDITABLE, edit_photo, interpolate, to_tensor, transfer, turn_in_place
+from facemodels.editing import EDITABLE, edit_photo, interpolate, refine, to_tensor, transfer, turn_in_place
 
 
 @pytest.fixture
 def pair():
     return torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+
+
+class TestRefine:
+    def test_faces_come_nearer_to_the_photos(self, model):
+        """Towards photos that the network can draw: those of other codes of identity and light."""
+        images = torch.rand(2, 3, 64, 64)
+        with torch.no_grad():
+            read = model.encode(images)
+            drawn = model.paint(read.pose, read.expression, read.identity * 1.3, read.light * 1.2).image
+            mask = model.surround(read)[0].sigmoid()
+            images = mask * drawn.clamp(0, 1) + (1 - mask) * images
+        errors = [self.error(model, images, refine(model, images, steps)) for steps in (0, 10, 60)]
+        assert (errors[0] > errors[1]).all() and (errors[1] > errors[2]).all()
+
+    def test_each_face_by_itself_and_nothing_else_changes(self, model, pair):
+        images, _ = pair
+        network = {name: weight.clone() for name, weight in model.state_dict().items()}
+        codes = refine(model, images, steps=3)
+        with torch.no_grad():
+            read = model.encode(images)
+        for name in ("pose", "expression", "background", "mask"):
+            assert torch.equal(getattr(codes, name), getattr(read, name))
+        for name in ("identity", "light"):
+            assert not getattr(codes, name).requires_grad
+            assert ((getattr(codes, name) - getattr(read, name)).abs().amax(1) > 0).all()
+            assert_close(getattr(refine(model, images[1:], steps=3), name), getattr(codes, name)[1:])
+        assert all(torch.equal(weight, network[name]) for name, weight in model.state_dict().items())
+        assert all(weight.grad is None for weight in model.parameters())
+
+    def test_no_step_is_what_the_encoder_reads(self, model, pair):
+        images, _ = pair
+        with torch.no_grad():
+            assert_close(refine(model, images, steps=0).identity, model.encode(images).identity)
+
+    def test_refusals(self, model, pair):
+        with pytest.raises(ValueError, match="refine: takes 0 steps or more, got -1"):
+            refine(model, pair[0], steps=-1)
+        with pytest.raises(ValueError, match="refine"):
+            refine(model, torch.rand(1, 3, 32, 32))
+
+    @staticmethod
+    def error(model, images, codes):
+        with torch.no_grad():
+            mask = model.surround(codes)[0].sigmoid()
+            face = model.paint(codes.pose, codes.expression, codes.identity, codes.light).image
+            return (mask * (face - images).square()).mean((1, 2, 3))
 
 
 @pytest.mark.parametrize("factor", EDITABLE)
