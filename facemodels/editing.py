@@ -16,6 +16,7 @@ from facemodels.networks import fill_face, widen
 EDITABLE = ("expression", "pose", "light", "identity")
 """The factors that make sense to take over from another face."""
 
+_REFINED = 20  # faces at once; hundreds would take several times as long a face, waiting for memory
 _REFINE_RATE = 0.03  # of Adam, in units of a code's own root mean square
 _REFINE_GUARD = 1e-3  # how much a code's mean square change weighs against the mean square error of the colours
 
@@ -120,6 +121,10 @@ def refine(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], s
     check_images("refine", images, model.config.size)
     if steps < 0:
         raise ValueError(f"refine: takes 0 steps or more, got {steps}")
+    return Codes.cat([_refined(model, some, steps) for some in images.split(_REFINED)])
+
+
+def _refined(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], steps: int) -> Codes:
     with torch.no_grad():
         read = model.encode(images)
         mask = model.surround(read)[0].sigmoid()

@@ -24,8 +24,8 @@ class TestRefine:
         errors = [self.error(model, images, refine(model, images, steps)) for steps in (0, 10, 60)]
         assert (errors[0] > errors[1]).all() and (errors[1] > errors[2]).all()
 
-    def test_each_face_by_itself_and_nothing_else_changes(self, model, pair):
-        images, _ = pair
+    def test_each_face_by_itself_and_nothing_else_changes(self, model):
+        images = torch.rand(22, 3, 64, 64)  # more than are refined at once
         network = {name: weight.clone() for name, weight in model.state_dict().items()}
         codes = refine(model, images, steps=3)
         with torch.no_grad():
@@ -35,7 +35,7 @@ class TestRefine:
         for name in ("identity", "light"):
             assert not getattr(codes, name).requires_grad
             assert ((getattr(codes, name) - getattr(read, name)).abs().amax(1) > 0).all()
-            assert_close(getattr(refine(model, images[1:], steps=3), name), getattr(codes, name)[1:])
+            assert_close(getattr(refine(model, images[19:], steps=3), name), getattr(codes, name)[19:])
         assert all(torch.equal(weight, network[name]) for name, weight in model.state_dict().items())
         assert all(weight.grad is None for weight in model.parameters())
 
