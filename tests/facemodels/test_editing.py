@@ -39,6 +39,20 @@ class TestRefine:
         assert all(torch.equal(weight, network[name]) for name, weight in model.state_dict().items())
         assert all(weight.grad is None for weight in model.parameters())
 
+    def test_only_the_face_inside_the_mask_counts(self, model, pair, monkeypatch):
+        images, _ = pair
+        left = torch.arange(64).expand(2, 1, 64, 64) < 32
+        with torch.no_grad():
+            read = model.encode(images)
+        monkeypatch.setattr(model, "encode", lambda _: read)
+        monkeypatch.setattr(model, "surround", lambda _: (torch.where(left, 100.0, -200.0), None))
+        own, inside, outside = (
+            refine(model, shown, steps=3).identity
+            for shown in (images, torch.where(left, 1 - images, images), torch.where(left, images, 1 - images))
+        )
+        assert_close(outside, own)
+        assert ((inside - own).abs().amax(1) > 1e-4).all()
+
     def test_no_step_is_what_the_encoder_reads(self, model, pair):
         images, _ = pair
         with torch.no_grad():
