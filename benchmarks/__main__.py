@@ -14,6 +14,7 @@
     python -m benchmarks ablation --help           what each term of the objective brings to the swaps
     python -m benchmarks separation --help         what identity codes freed of the expression bring
     python -m benchmarks ceiling --help            what the encoder alone can tell, from how many faces
+    python -m benchmarks refinement --help         what it brings to fit a face's codes to its photo
 
 torch and the cases are imported only after the number of threads is known.
 """
@@ -65,7 +66,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "plot": draw_plots,
     "targets": show_targets,
 }
-OTHERS = {name: name for name in ("ablation", "app", "ceiling", "separation", "step", "thresholds")}
+OTHERS = {name: name for name in ("ablation", "app", "ceiling", "refinement", "separation", "step", "thresholds")}
 OTHERS["split"] = "split_cores"
 """Commands of another kind, with options of their own, and their modules."""
 

@@ -1,12 +1,13 @@
 """What the encoder alone can tell of a face: `python -m benchmarks ceiling SET [--model RUN]`.
 
-The paper's encoder with a linear layer behind it is trained on one target of the morphable model and nothing else, from
-all training faces and from fewer. A network that reads its codes through this encoder, and has other things to learn,
-can hardly tell much more of held-out faces, however its objective is weighted. What fewer faces cost says what more
-would bring.
+The paper's encoder with a linear layer behind it, or one with `--residual` stages, is trained on one target of the
+morphable model and nothing else, from all training faces and from fewer. A network that reads its codes through this
+encoder, and has other things to learn, can hardly tell much more of held-out faces, however its objective is weighted.
+What fewer faces cost says what more would bring.
 """
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def explained(told: Float[Tensor, "n k"], true: Float[Tensor, "n k"], weights: F
 def teach(config: NetworkConfig, known: Known, name: str, target: Target, *, steps: int, seed: int = 0) -> nn.Module:
     """The encoder of a network and a linear layer, trained to tell one target."""
     torch.manual_seed(seed)
-    encoder = Encoder(config.channels, config.intermediate, config.size, config.bottleneck)
+    encoder = Encoder(config.channels, config.intermediate, config.size, config.bottleneck, config.residual)
     head = nn.Linear(config.intermediate, len(target.weights))
     reader = _Reader(encoder, head)
     true = getattr(known, name)
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     prepared = PreparedSet(options.prepared)
     model = load_network(options.model) if options.model else None
-    config = model.config if model else preset("small")[0]
+    config = dataclasses.replace(model.config if model else preset("small")[0], residual=tuple(options.residual))
     prepared.require_size(config.size)
     training, held_out = Known.of(prepared, "train"), Known.of(prepared, "test")
     counts = sorted({min(count, len(training.image)) for count in options.faces or [len(training.image)]})
@@ -183,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("prepared", type=Path, help="prepared set with held-out faces")
     parser.add_argument("--model", type=Path, help="run or checkpoint to compare with, whose encoder is trained anew")
     parser.add_argument("--faces", nargs="+", type=int, help="numbers of training faces; by default all")
+    parser.add_argument(
+        "--residual", nargs="+", type=int, default=(), help="stages of a residual network beside the convolutions"
+    )
     parser.add_argument("--steps", type=int, default=3000, help=f"steps of {BATCH} faces")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the table there, too")

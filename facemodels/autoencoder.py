@@ -107,7 +107,7 @@ class NeuroTensorialAutoencoder(nn.Module, PretrainedMixin):
         if morphable is not None:
             _check_sizes(config, morphable)
         size = config.size
-        self.encoder = Encoder(config.channels, config.intermediate, size, config.bottleneck)
+        self.encoder = Encoder(config.channels, config.intermediate, size, config.bottleneck, config.residual)
         self.heads = nn.ModuleDict(
             {
                 "background": nn.Linear(config.intermediate, config.background),

@@ -111,6 +111,8 @@ class NetworkConfig(Settings):
         size: Height and width of a crop in pixels [P: 64].
         channels: Filters of the encoder's convolutions, each followed by pooling, outermost first [P: 96, 48, 24]; the
             decoders mirror them.
+        residual: Filters of the stages of a residual network that reads all codes, too, beside the convolutions behind
+            the first; () for none [P]. Each stage halves the picture [M].
         bottleneck: Activation of the vector that all codes are read from ["sigmoid" N; "tanh" M].
         skips: How the encoder's activations enter the unpooling decoders: they are added before unpooling, or left
             out [P has skips and does not say how; N has none].
@@ -139,6 +141,7 @@ class NetworkConfig(Settings):
 
     size: int = SIZE
     channels: tuple[int, ...] = (96, 48, 24)
+    residual: tuple[int, ...] = ()
     bottleneck: Literal["sigmoid", "tanh"] = "sigmoid"
     skips: Literal["add", "none"] = "add"
     cut_background: bool = False
@@ -167,14 +170,20 @@ class NetworkConfig(Settings):
                 rotation cannot turn the product of the codes.
         """
         super().__post_init__()
-        sizes = {name: value for name, value in vars(self).items() if name != "channels" and type(value) is int}
-        sizes |= {f"channels[{level}]": count for level, count in enumerate(self.channels)}
+        sizes = {name: value for name, value in vars(self).items() if type(value) is int}
+        for name in ("channels", "residual"):
+            sizes |= {f"{name}[{level}]": count for level, count in enumerate(getattr(self, name))}
         if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
             raise InputError(f"NetworkConfig: sizes must be at least 1, got {', '.join(wrong)}")
         if not self.channels or self.size % 2 ** len(self.channels):
             raise InputError(
                 f"NetworkConfig: pictures of {self.size} pixels cannot be halved {len(self.channels)} times, once for"
                 " each of the channels; leave some out, or take a size that is a multiple of a higher power of 2"
+            )
+        if self.size % 2 ** (1 + len(self.residual)):
+            raise InputError(
+                f"NetworkConfig: pictures of {self.size} pixels cannot be halved {1 + len(self.residual)} times, once"
+                " and for each of the stages of residual; leave some out"
             )
         if self.pose != 9:
             raise InputError(f"NetworkConfig: the pose code is a rotation of 9 numbers, got pose {self.pose}")

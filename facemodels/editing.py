@@ -127,6 +127,8 @@ def refine(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], s
 def _refined(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], steps: int) -> Codes:
     with torch.no_grad():
         read = model.encode(images)
+        if steps == 0:
+            return read
         mask = model.surround(read)[0].sigmoid()
     start = torch.cat([read.identity, read.light], 1)
     sizes = (read.identity.shape[1], read.light.shape[1])

@@ -469,7 +469,7 @@ class TestCommands:
         error = capsys.readouterr().err
         assert "no case is called 'w99'" in error and "nothing is measured" in error
 
-    @pytest.mark.parametrize("command", ["ceiling", "separation"])
+    @pytest.mark.parametrize("command", ["ceiling", "refinement", "separation"])
     def test_errors_of_other_kinds_are_one_line(self, capsys, tmp_path, command):
         assert main([command, str(tmp_path / "none")]) == 2
         assert capsys.readouterr().err.startswith(f"{tmp_path}/none is not a prepared set")

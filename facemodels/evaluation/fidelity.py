@@ -5,14 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.codes import Codes
 from facemodels.data.dataset import PreparedSet
 from facemodels.data.factors import FaceFactors, exchange
 from facemodels.data.synthetic import draw, factors_of
-from facemodels.editing import transfer
+from facemodels.editing import decode_edit, exchanged
 from facemodels.errors import InputError
 from facemodels.evaluation.coders import as_floats, pictures_of
 from facemodels.evaluation.measures import psnr, ssim
@@ -126,10 +128,18 @@ class Trials:
     truth: Float[Tensor, "n 3 h w"]
     mask: Float[Tensor, "n 1 h w"]
 
-    def measure(self, model: NeuroTensorialAutoencoder) -> Fidelity:
-        """How near the edits of a network come to the truth."""
-        edited, unedited = (transfer(model, self.images, self.donors, factors).image for factors in ([self.factor], []))
-        return self.score(edited, unedited)
+    def measure(self, model: NeuroTensorialAutoencoder, own: Codes | None = None) -> Fidelity:
+        """How near the edits of a network come to the truth.
+
+        Args:
+            model: A trained network.
+            own: Codes of the faces to edit, such as `facemodels.editing.refine(model, trials.images)`; by default those
+                that the encoder reads.
+        """
+        with torch.no_grad():
+            own, donor = model.encode(self.images) if own is None else own, model.encode(self.donors)
+        edited = decode_edit(model, exchanged(own, donor, [self.factor]), self.factor == "pose")
+        return self.score(edited.image, decode_edit(model, own).image)
 
     def score(self, edited: Float[Tensor, "n 3 h w"], unedited: Float[Tensor, "n 3 h w"]) -> Fidelity:
         """How near edits come to the truth, whoever made them; `unedited` is the editor's picture without an edit."""

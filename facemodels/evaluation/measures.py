@@ -13,6 +13,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.batch import Rows
 from facemodels.codes import FACTORS, Codes
 from facemodels.data.dataset import Faces
+from facemodels.editing import refine
 from facemodels.networks import Context
 
 BATCH = 100
@@ -37,11 +38,17 @@ class Codings(Rows):
 
 
 @torch.no_grad()
-def encode_all(model: NeuroTensorialAutoencoder, faces: Faces) -> Codings:
-    """Encode and decode faces in batches."""
+def encode_all(model: NeuroTensorialAutoencoder, faces: Faces, refined: int = 0) -> Codings:
+    """Encode and decode faces in batches.
+
+    Args:
+        model: A network.
+        faces: Any number of faces.
+        refined: Steps of `facemodels.editing.refine` that follow the encoder.
+    """
     codes, parts = [], []
     for rows in batches(len(faces)):
-        some = model.encode(faces[rows].pictures())
+        some = refine(model, faces[rows].pictures(), refined)
         mask_logits, background = model.surround(some)
         face = model.paint(some.pose, some.expression, some.identity, some.light)
         codes.append(without_context(some))

@@ -76,6 +76,7 @@ def swap_rates(
     labels: Bool[np.ndarray, " n"],
     judge: PixelJudge,
     seed: int = 0,
+    donors: Codings | None = None,
 ) -> SwapRates:
     """Pair every held-out face with a random other; swap expression, identity or the face where their labels differ.
 
@@ -86,16 +87,18 @@ def swap_rates(
         labels: A label of expression, such as CelebA's Smiling.
         judge: Learnt from other photos.
         seed: Fixes the pairs.
+        donors: The codings whose codes are lent; by default the same.
 
     Raises:
         ValueError: No pair has different labels.
     """
-    donors = np.random.default_rng(seed).permutation(len(images))
-    differ = labels != labels[donors]
+    lenders = np.random.default_rng(seed).permutation(len(images))
+    differ = labels != labels[lenders]
     if not differ.any():
         raise ValueError("swap_rates: all labels are equal; give faces of both kinds")
-    source, donor = (codings[torch.from_numpy(rows)] for rows in (np.flatnonzero(differ), donors[differ]))
-    wanted = labels[donors][differ]
+    source = codings[torch.from_numpy(np.flatnonzero(differ))]
+    donor = (donors or codings)[torch.from_numpy(lenders[differ])]
+    wanted = labels[lenders][differ]
 
     def obeys(*factors: str) -> float:
         face = paint(model, exchanged(source.codes, donor.codes, factors))

@@ -38,18 +38,53 @@ class Context:
         return Context(tuple(map(torch.cat, indices)), tuple(map(torch.cat, skips)))
 
 
+class Residual(nn.Module):
+    """A convolution of 3 x 3 that halves the picture, then two more whose result is added to that of the first.
+
+    The last starts at 0, so that stages can be many without normalisation.
+
+    Args:
+        inside: Channels of the picture.
+        outside: Channels of the result.
+
+    Reference:
+        Zhang, Dauphin and Ma, "Fixup Initialization: Residual Learning Without Normalization", ICLR 2019.
+    """
+
+    def __init__(self, inside: int, outside: int):
+        super().__init__()
+        self.halve = nn.Conv2d(inside, outside, 3, stride=2, padding=1)
+        self.first = nn.Conv2d(outside, outside, 3, padding=1)
+        self.second = nn.Conv2d(outside, outside, 3, padding=1)
+        _silence(self.second)
+
+    def forward(self, picture: Float[Tensor, "n inside h w"]) -> Float[Tensor, "n outside h/2 w/2"]:
+        """One stage."""
+        halved = self.halve(picture)
+        return F.relu(halved + self.second(F.relu(self.first(F.relu(halved)))))
+
+
 class Encoder(nn.Module):
     """Convolutions of 5 x 5, each followed by max-pooling and a threshold, then a linear layer.
+
+    A residual network may stand beside the convolutions behind the first: it reads the same and adds to the vector. It
+    adds 0 at first, and the decoders are told nothing by it but through the codes.
 
     Args:
         channels: Filters of the convolutions, outermost first.
         features: Size of the resulting vector.
         size: Height and width of the pictures.
         bottleneck: Activation of the vector.
+        residual: Channels of the stages of the residual network; none without one.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], features: int, size: int, bottleneck: Literal["sigmoid", "tanh"] = "tanh"
+        self,
+        channels: tuple[int, ...],
+        features: int,
+        size: int,
+        bottleneck: Literal["sigmoid", "tanh"] = "tanh",
+        residual: tuple[int, ...] = (),
     ):
         super().__init__()
         self.bottleneck = _BOTTLENECKS[bottleneck]
@@ -58,6 +93,13 @@ class Encoder(nn.Module):
             for inside, outside in zip((3, *channels), channels, strict=False)
         )
         self.head = nn.Linear(channels[-1] * (size >> len(channels)) ** 2, features)
+        if residual:
+            stages = (Residual(*widths) for widths in zip((channels[0], *residual), residual, strict=False))
+            last = nn.Linear(residual[-1] * (size // 2 >> len(residual)) ** 2, features)
+            _silence(last)
+            self.residual: nn.Sequential | None = nn.Sequential(*stages, nn.Flatten(), last)
+        else:
+            self.residual = None
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "n features"], Context]:
         """Encode images in [0, 1].
@@ -72,5 +114,14 @@ class Encoder(nn.Module):
             activation = F.relu(pooled)
             indices.append(index)
             skips.append(activation)
-        features = self.bottleneck(self.head(activation.flatten(1)))
-        return features, Context(tuple(indices), tuple(skips))
+        features = self.head(activation.flatten(1))
+        if self.residual is not None:
+            features = features + self.residual(skips[0])
+        return self.bottleneck(features), Context(tuple(indices), tuple(skips))
+
+
+def _silence(layer: nn.Conv2d | nn.Linear) -> None:
+    """Make a layer say 0."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -212,8 +212,8 @@ def load_network(path: Path, network: NeuroTensorialAutoencoder, training: Train
 def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder) -> None:
     """Put the weights of a trained network into a fresh one, which may be wider in `channels` and `intermediate`.
 
-    The new units of a wider network stay as they were drawn, and nothing reads them yet: at first it decodes what the
-    trained one does.
+    It may also have `residual` stages that the trained one has not, or wider ones. New units stay as they were drawn,
+    and nothing reads them yet: at first the network decodes what the trained one does.
 
     Raises:
         InputError: There is none at `path`, it is wider, or it has other sizes or another morphable model.
@@ -228,7 +228,7 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
     join_identity(loaded)
     free = ["rotation"]  # the same weights serve both kinds
     if _fits_into(loaded.config, network.config):
-        free += ["channels", "intermediate"]
+        free += ["channels", "residual", "intermediate"]
     here = network.config.to_dict()
     changed = _changes(loaded.config.to_dict() | {name: here[name] for name in free}, here, "here")
     if changed or _differ(loaded.morphable, network.morphable):
@@ -237,13 +237,19 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
     weights = loaded.state_dict()
     if "shape_factor" in weights:  # in float16 it would be another space of shapes
         weights["shape_factor"] = network.state_dict()["shape_factor"]
-    network.load_state_dict({name: _widened(weights[name], drawn) for name, drawn in network.state_dict().items()})
+    network.load_state_dict(
+        {name: _widened(weights.get(name, drawn), drawn) for name, drawn in network.state_dict().items()}
+    )
 
 
 def _fits_into(narrow: NetworkConfig, wide: NetworkConfig) -> bool:
-    """Whether every layer of a network is at most as wide as the other's."""
-    widths = [(narrow.intermediate, wide.intermediate), *zip(narrow.channels, wide.channels, strict=False)]
-    return len(narrow.channels) == len(wide.channels) and all(less <= more for less, more in widths)
+    """Whether a network has as many layers as the other, or no residual ones, none of them wider."""
+    widths = [(narrow.intermediate, wide.intermediate)]
+    for ours, theirs in ((narrow.channels, wide.channels), (narrow.residual or wide.residual, wide.residual)):
+        if len(ours) != len(theirs):
+            return False
+        widths += zip(ours, theirs, strict=True)
+    return all(less <= more for less, more in widths)
 
 
 def _widened(weight: Tensor, drawn: Tensor) -> Tensor:

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder, shape_factor
@@ -165,6 +166,31 @@ def test_pose_as_the_nearest_rotation(network_config, morphable):
     first = model.paint(stretched.flatten(1), expression, identity, light)
     second = model.paint((left @ right).flatten(1), expression, identity, light)
     assert_close(first.normals, second.normals, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_residual_stages_add_to_the_vector_of_all_codes(network_config, morphable, images):
+    model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, residual=(5, 4)), morphable).double()
+    images = images.double()
+    plain = NeuroTensorialAutoencoder(network_config, morphable).double()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if ".residual." not in name})
+    first, same = model.encode(images), plain.encode(images)
+    assert_close(first.identity, same.identity)  # at first they say nothing
+    stages = model.encoder.residual
+    for weight in stages.parameters():
+        weight.normal_(std=0.3)
+    activation = first.context.skips[0]
+    for stage in (stages[0], stages[1]):
+        halved = F.conv2d(activation, stage.halve.weight, stage.halve.bias, stride=2, padding=1)
+        inner = F.conv2d(halved.relu(), stage.first.weight, stage.first.bias, padding=1).relu()
+        activation = (halved + F.conv2d(inner, stage.second.weight, stage.second.bias, padding=1)).relu()
+    assert activation.shape == (3, 4, 8, 8)
+    vector, context = plain.encoder(images)
+    expected = (torch.atanh(vector) + stages[-1](activation.flatten(1))).tanh()
+    features, beside = model.encoder(images)
+    assert_close(features, expected)
+    assert all(torch.equal(*pair) for pair in zip(beside.skips, context.skips, strict=True))
+    assert not torch.allclose(model.encode(images).expression, same.expression)
 
 
 def test_a_light_per_colour(network_config, morphable, images):

@@ -79,6 +79,8 @@ def test_text_that_is_no_value(settings, name, text, wrong):
         ({"pose": 6}, "the pose code is a rotation of 9 numbers, got pose 6"),
         ({"size": 72, "channels": (4, 4, 4, 4)}, "pictures of 72 pixels cannot be halved 4 times"),
         ({"channels": ()}, "cannot be halved 0 times"),
+        ({"size": 24, "residual": (4, 4, 4)}, "pictures of 24 pixels cannot be halved 4 times, once and for each of"),
+        ({"residual": (4, 0)}, "sizes must be at least 1, got residual[1] 0"),
         ({"light_channels": 2}, "NetworkConfig: light_channels must be one of 1, 3, got 2"),
         ({"channels": (4, 0), "mask": -1}, "sizes must be at least 1, got mask -1, channels[1] 0"),
     ],

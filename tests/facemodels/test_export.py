@@ -42,12 +42,17 @@ OURS = NetworkConfig(
     cut_background=True,
     residual_identity=True,
 )
-OTHER = dataclasses.replace(OURS, skips="none", rotation="rotation", size=32, residual_identity=False, light_channels=3)
+OTHER = dataclasses.replace(
+    OURS, skips="none", rotation="rotation", size=32, residual_identity=False, light_channels=3, residual=(5, 3)
+)
 
 
 def make(config, morphable=None, seed=0):
     torch.manual_seed(seed)
-    return NeuroTensorialAutoencoder(config, morphable).eval().requires_grad_(False)
+    model = NeuroTensorialAutoencoder(config, morphable).eval().requires_grad_(False)
+    for stages in (model.encoder.residual or ())[-1:]:
+        stages.weight.normal_(std=0.1)  # they say nothing at first
+    return model
 
 
 def crops(count, size=64, seed=3):

@@ -211,17 +211,23 @@ def test_a_run_starts_from_another(prepared, tmp_path, settings, network_config)
     assert not (tmp_path / "third").exists()
 
 
-def test_a_run_starts_from_a_narrower_network(prepared, tmp_path, settings, network_config):
+@pytest.mark.parametrize("stages", [(), (5, 3)])
+def test_a_run_starts_from_a_narrower_network(prepared, tmp_path, settings, network_config, stages):
+    settings = {**settings, "network": dataclasses.replace(network_config, residual=stages)}
     train(prepared, tmp_path / "first", **settings)
     narrow = NeuroTensorialAutoencoder.from_pretrained(tmp_path / "first" / "model").eval()
-    widths = {"channels": tuple(count + 3 for count in network_config.channels), "intermediate": 40}
+    widths = {
+        "channels": tuple(count + 3 for count in network_config.channels),
+        "residual": (7, 8),
+        "intermediate": 40,
+    }
     wide = {
         **shortened(settings, start=str(tmp_path / "first"), steps=1, learning_rate=0.0),
         "network": dataclasses.replace(network_config, **widths),
     }
     train(prepared, tmp_path / "wide", **wide)
     started = NeuroTensorialAutoencoder.from_pretrained(checkpoints(tmp_path / "wide")[-1]).eval()
-    assert (started.config.channels, started.config.intermediate) == tuple(widths.values())
+    assert {name: getattr(started.config, name) for name in widths} == widths
     images = prepared.faces("test").pictures()
     with torch.no_grad():
         old, new = (network.decode(network.encode(images)) for network in (narrow, started))
@@ -230,9 +236,12 @@ def test_a_run_starts_from_a_narrower_network(prepared, tmp_path, settings, netw
     found = weights(tmp_path / "wide")
     new_filters = found["encoder.convolutions.1.weight"][network_config.channels[1] :]
     assert new_filters.abs().amin(dim=(1, 2, 3)).min() > 0  # or they would never learn
-    train(prepared, tmp_path / "moved", **(wide | shortened(wide, learning_rate=1e-2, warmup=0)))
+    assert bool(found["encoder.residual.3.weight"].any()) == bool(stages)  # the last layer of new stages starts at 0
+    train(prepared, tmp_path / "moved", **(wide | shortened(wide, learning_rate=1e-2, warmup=0, steps=3)))
     moved = weights(tmp_path / "moved")["heads.pose.weight"]
     assert moved[:, network_config.intermediate :].abs().min() > 0
+    for name in ("residual.1.second.weight", "residual.3.weight"):
+        assert not torch.equal(weights(tmp_path / "moved")[f"encoder.{name}"], found[f"encoder.{name}"])
     narrower = {**settings, "network": dataclasses.replace(network_config, intermediate=50)}
     with pytest.raises(InputError, match=r"is no network to start from \(channels .*; intermediate 40, here 50\)"):
         train(prepared, tmp_path / "back", **shortened(narrower, start=str(tmp_path / "wide")))
