@@ -215,6 +215,7 @@ def interpolate(
     target: Float[Tensor, "1 3 h w"],
     factor: str,
     steps: int = 11,
+    own: Codes | None = None,
 ) -> Float[Tensor, "steps 3 h w"]:
     """One factor moved on a straight line from a face to another's (appendix D: 11 pictures, 0.1 apart).
 
@@ -224,11 +225,12 @@ def interpolate(
         target: Another.
         factor: One of "expression", "pose", "light", "identity".
         steps: Number of pictures; the first has the source's factor, the last the target's.
+        own: Codes of the source, such as `refine(model, source)`; by default those that the encoder reads.
 
     Raises:
         ValueError: The factor is unknown, there is more than one face on a side, or fewer than two steps.
     """
-    return interpolated(model, source, target, factor, steps).image
+    return interpolated(model, source, target, factor, steps, own).image
 
 
 @torch.no_grad()
@@ -238,6 +240,7 @@ def interpolated(
     target: Float[Tensor, "1 3 h w"],
     factor: str,
     steps: int = 11,
+    own: Codes | None = None,
 ) -> Edit:
     """The same as `interpolate`, with codes and everything else that was decoded.
 
@@ -249,7 +252,7 @@ def interpolated(
         raise ValueError(f"interpolate: takes at least 2 steps, got {steps}; the first and the last are the two faces")
     if len(source) != 1 or len(target) != 1:
         raise ValueError(f"interpolate: takes one face on each side, got {len(source)} and {len(target)}")
-    start, end = model.encode(source), model.encode(target)
+    start, end = model.encode(source) if own is None else own, model.encode(target)
     amounts = torch.linspace(0, 1, steps).tolist()
     codes = Codes.cat([start.interpolate(end, factor, amount) for amount in amounts])
     return decode_edit(model, codes, factor == "pose")

@@ -15,7 +15,16 @@ from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, Rendering
 from facemodels.codes import Codes
 from facemodels.config import SIZE
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.editing import EDITABLE, PhotoEdit, interpolate, interpolated, to_tensor, transfer, turn_in_place
+from facemodels.editing import (
+    EDITABLE,
+    PhotoEdit,
+    decode_edit,
+    interpolate,
+    interpolated,
+    to_tensor,
+    transfer,
+    turn_in_place,
+)
 from facemodels.evaluation.exchange import paint
 from facemodels.figures import check_picture, grid, normals_as_colours, on_paper, save_picture, to_bytes
 from facemodels.mesh import Mesh
@@ -232,7 +241,12 @@ def steps_frames(
 
 @torch.no_grad()
 def pasted_steps(
-    model: NeuroTensorialAutoencoder, photo: AlignedPhoto, target: AlignedPhoto, factor: str, steps: int = 11
+    model: NeuroTensorialAutoencoder,
+    photo: AlignedPhoto,
+    target: AlignedPhoto,
+    factor: str,
+    steps: int = 11,
+    own: Codes | None = None,
 ) -> Float[Tensor, "steps 3 h w"]:
     """The steps of `interpolate` pasted into a photo of any size.
 
@@ -242,10 +256,12 @@ def pasted_steps(
         target: Photo whose factor is approached.
         factor: One of `facemodels.editing.EDITABLE`.
         steps: Number of pictures.
+        own: Codes of the photo, such as `facemodels.editing.refine` finds; by default those that the encoder reads.
     """
     crop = to_tensor(photo.crop)
-    edit, own = interpolated(model, crop, to_tensor(target.crop), factor, steps), transfer(model, crop, crop, [])
-    return torch.cat([to_tensor(paste(photo, edit[step], own)) for step in range(steps)])
+    edit = interpolated(model, crop, to_tensor(target.crop), factor, steps, own)
+    unedited = transfer(model, crop, crop, []) if own is None else decode_edit(model, own)
+    return torch.cat([to_tensor(paste(photo, edit[step], unedited)) for step in range(steps)])
 
 
 def mesh_pictures(

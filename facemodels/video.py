@@ -15,9 +15,10 @@ from torch import Tensor
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.baselines.landmark_warp import LandmarkWarp
+from facemodels.codes import Codes
 from facemodels.data.alignment import TEMPLATE, AlignedPhoto, align, cut_out, similarity
 from facemodels.data.video import Video
-from facemodels.editing import Edit, decode_edit, to_tensor, transfer
+from facemodels.editing import Edit, decode_edit, to_tensor
 from facemodels.errors import InputError
 from facemodels.figures import grid
 from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, find_faces
@@ -239,6 +240,7 @@ def animate(
     out: Path,
     detector: LandmarkDetector,
     *,
+    own: Codes | None = None,
     pose: bool = False,
     smooth: float = 0.0,
     face: int = 1,
@@ -258,6 +260,7 @@ def animate(
         template: The photo, its crop of the network's size.
         out: File to write; its ending says the format, see `facemodels.movies`.
         detector: Finds the landmarks in the video.
+        own: Codes of the photo, such as `facemodels.editing.refine` finds; by default those that the encoder reads.
         pose: Take the pose, too.
         smooth: Strength of the smoothing over time; 0 for none, 10 is a good choice.
         face: Which face of the video to follow: 1 is the largest where a shot begins.
@@ -271,11 +274,12 @@ def animate(
         ValueError: `smooth` is negative.
     """
     check_movie(out)
+    own = model.encode(to_tensor(template.crop)) if own is None else own
     motion = read_motion(model, video, detector, face=face, limit=limit, progress=progress).smoothed(smooth)
     pictures = (
-        _whole_photos(model, template, motion, pose)
+        _whole_photos(model, template, motion, own, pose)
         if whole
-        else _panels(model, template, motion, pose, Video(os.fspath(video)), panel)
+        else _panels(model, template, motion, own, pose, Video(os.fspath(video)), panel)
     )
     bar = progress_bar(pictures, "painting", total=motion.length, disable=not progress)
     frames = write_movie(out, bar, motion.rate)
@@ -284,11 +288,10 @@ def animate(
 
 
 def _whole_photos(
-    model: NeuroTensorialAutoencoder, template: AlignedPhoto, motion: Motion, pose: bool
+    model: NeuroTensorialAutoencoder, template: AlignedPhoto, motion: Motion, codes: Codes, pose: bool
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """The photo as each frame makes it."""
-    crop = to_tensor(template.crop)
-    own = transfer(model, crop, crop, [])
+    own = decode_edit(model, codes)
     shown, before = template.photo, -1
     for row in motion.rows():
         if row != before:
@@ -297,14 +300,20 @@ def _whole_photos(
 
 
 def _panels(
-    model: NeuroTensorialAutoencoder, template: AlignedPhoto, motion: Motion, pose: bool, clip: Video, side: int
+    model: NeuroTensorialAutoencoder,
+    template: AlignedPhoto,
+    motion: Motion,
+    own: Codes,
+    pose: bool,
+    clip: Video,
+    side: int,
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Three crops side by side: the video, the photo animated, the photo warped."""
     small = enlarged(template, side)
     still = to_tensor(small.photo)[0]
     warp = LandmarkWarp(still, template.landmarks.points)
     steady = motion.smoothed(_STEADY).five
-    ours = _whole_photos(model, small, motion, pose)
+    ours = _whole_photos(model, small, motion, own, pose)
     for row, photo, animated in zip(motion.rows(), clip.photos(), ours, strict=False):
         frame = cut_out(photo.read(), similarity(steady[max(row, 0)], TEMPLATE), side)  # type: ignore[arg-type]
         warped = still if row < 0 else warp(motion.points[row : row + 1])[0]

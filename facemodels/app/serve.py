@@ -24,6 +24,7 @@ def serve(
     port: int | None = None,
     open_browser: bool = False,
     detector: LandmarkDetector | None = None,
+    refined: int = 0,
 ) -> Iterator[str]:
     """Serve the page while the context lasts; what was uploaded is deleted when it ends, if not before.
 
@@ -33,6 +34,7 @@ def serve(
         port: Port; by default the first free one from 7860 on.
         open_browser: Whether to show the page in the browser.
         detector: Finds the faces in photos; by default MediaPipe's.
+        refined: Steps in which identity and light of every photo are fitted to it.
 
     Yields:
         The page's address.
@@ -55,7 +57,7 @@ def serve(
         from facemodels.app.page import SCRIPT, build_page
         from facemodels.app.studio import Studio
 
-        studio = Studio(model, detector, name_expressions(model))
+        studio = Studio(model, detector, name_expressions(model), refined)
         page = build_page(studio, examples(), Path(folder))
         try:
             _, address, _ = page.launch(

@@ -13,7 +13,7 @@ from torch import Tensor
 from facemodels.autoencoder import NeuroTensorialAutoencoder, orthogonal
 from facemodels.codes import Codes
 from facemodels.data.alignment import AlignedPhoto, load_photo
-from facemodels.editing import EDITABLE, Edit, decode_edit, to_tensor
+from facemodels.editing import EDITABLE, Edit, decode_edit, refine, to_tensor
 from facemodels.expressions import NamedExpressions
 from facemodels.fitting.landmarks import LandmarkDetector
 from facemodels.mesh import Mesh
@@ -32,7 +32,7 @@ class Subject:
 
     Attributes:
         photo: Where it comes from.
-        codes: Of its crop.
+        codes: Of its crop, as they are lent to other faces.
         own: The crop as the network sees it, without any edit.
     """
 
@@ -70,10 +70,18 @@ class Studio:
         model: A trained network.
         detector: Finds the faces in photos.
         expressions: The expressions that the network knows by name.
+        refined: Steps in which identity and light of every photo are fitted to it, see `facemodels.editing.refine`.
     """
 
-    def __init__(self, model: NeuroTensorialAutoencoder, detector: LandmarkDetector, expressions: NamedExpressions):
+    def __init__(
+        self,
+        model: NeuroTensorialAutoencoder,
+        detector: LandmarkDetector,
+        expressions: NamedExpressions,
+        refined: int = 0,
+    ):
         self.model = model
+        self.refined = refined
         self.detector = detector
         self.expressions = expressions
         self._one_at_a_time = threading.Lock()  # the detector is made for one thread
@@ -92,8 +100,9 @@ class Studio:
         with self._one_at_a_time:
             photo = load_photo(path, self.detector, name, size=self.model.config.size)
         photo = _reduced(photo)
-        codes = self.model.encode(to_tensor(photo.crop))
-        return Subject(photo, codes, decode_edit(self.model, codes))
+        crop = to_tensor(photo.crop)
+        own = decode_edit(self.model, refine(self.model, crop, self.refined))
+        return Subject(photo, self.model.encode(crop), own)
 
     def edit(self, subject: Subject, other: Subject | None, settings: Settings) -> Edit:
         """A face with the sliders' changes.
@@ -103,7 +112,7 @@ class Studio:
             other: Whose factors it takes; without one the amounts change nothing.
             settings: The sliders.
         """
-        codes = subject.codes
+        codes = subject.own.codes
         for factor in EDITABLE:
             amount = settings.amounts.get(factor, 0.0)
             if other is not None and amount:

@@ -7,7 +7,7 @@ import typer
 
 from facemodels.cli.ending import PARTLY, stop
 from facemodels.cli.networks import load_network
-from facemodels.cli.options import Expression, Face, Identity, Light, Model, Pose, TargetFace, wanted_factors
+from facemodels.cli.options import Expression, Face, Identity, Light, Model, Pose, Refine, TargetFace, wanted_factors
 from facemodels.cli.photos import aligned, check_some, end_batch, name_failure, noted
 from facemodels.errors import InputError
 
@@ -32,14 +32,7 @@ def edit(
         float,
         typer.Option(min=0, max=1, help="How much of its own detail the photo keeps in --paste, where nothing moves."),
     ] = 1.0,
-    refine: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Steps in which identity and light are fitted to the photo, so that the edits look more like it; 60"
-            " are a good choice, some seconds.",
-        ),
-    ] = 0,
+    refine: Refine = 0,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Show beside each edit what the morphable model alone makes of it.")
     ] = False,
@@ -109,11 +102,13 @@ def interpolate(
     paste: Annotated[
         bool, typer.Option("--paste", help="Show the steps pasted into the photo, not the network's small pictures.")
     ] = False,
+    refine: Refine = 0,
     face: Face = 1,
     target_face: TargetFace = 1,
 ) -> None:
     """Move one factor after the other from a photo to another; without a flag each of the four."""
     from facemodels.editing import interpolate as interpolate_faces
+    from facemodels.editing import refine as refined
     from facemodels.editing import to_tensor
     from facemodels.figures import check_picture, save_picture
     from facemodels.fitting.landmarks import MediaPipeDetector
@@ -127,13 +122,14 @@ def interpolate(
     mine = aligned(source, detector, size, face)
     theirs = aligned(target, detector, size, target_face, "--target-face")
     factors, _ = wanted_factors(expression, pose, light, identity)
+    own = refined(network, to_tensor(mine.crop), refine)
     if paste:
         mine, theirs = enlarged(mine, _PASTED), enlarged(theirs, _PASTED)
         ends = to_tensor(mine.photo), to_tensor(theirs.photo)
-        moving = {name: pasted_steps(network, mine, theirs, name, steps) for name in factors}
+        moving = {name: pasted_steps(network, mine, theirs, name, steps, own) for name in factors}
     else:
         ends = to_tensor(mine.crop), to_tensor(theirs.crop)
-        moving = {name: interpolate_faces(network, *ends, name, steps) for name in factors}
+        moving = {name: interpolate_faces(network, *ends, name, steps, own) for name in factors}
     zoom = 1 if paste else 2
     if out.suffix.lower() in MOVIE_SUFFIXES:
         write_movie(out, steps_frames(ends[0][0], moving, ends[1][0], zoom), rate)
@@ -152,6 +148,7 @@ def animate(
     paste: Annotated[
         bool, typer.Option("--paste", help="Write the whole photo with its animated face, alone and in full size.")
     ] = False,
+    refine: Refine = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first frames.")] = None,
     face: Annotated[int, typer.Option(min=1, help="Which face of the video to follow; 1 is the largest.")] = 1,
     template_face: Annotated[int, typer.Option(min=1, help="Which face of the photo; 1 is the largest.")] = 1,
@@ -161,6 +158,8 @@ def animate(
     Frames without a face hold the last expression. A video that breaks off is used as far as it can be read, and the
     status is then 1.
     """
+    from facemodels.editing import refine as refined
+    from facemodels.editing import to_tensor
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.movies import check_movie
     from facemodels.video import animate as animate_photo
@@ -175,6 +174,7 @@ def animate(
             photo,
             out,
             detector,
+            own=refined(network, to_tensor(photo.crop), refine),
             pose=pose,
             smooth=smooth,
             face=face,

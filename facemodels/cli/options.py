@@ -21,6 +21,14 @@ Pose = Annotated[bool, typer.Option("--pose", help="Take the pose.")]
 Light = Annotated[bool, typer.Option("--light", help="Take the light.")]
 Identity = Annotated[bool, typer.Option("--identity", help="Take the identity.")]
 Face = Annotated[int, typer.Option(min=1, help="Which face of the photo: 1 is the largest, 2 the next smaller one.")]
+Refine = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Steps in which identity and light are fitted to the photo that is changed, so that the result looks more"
+        " like it; 60 are a good choice, some seconds.",
+    ),
+]
 TargetFace = Annotated[int, typer.Option(min=1, help="The same of the target.")]
 
 

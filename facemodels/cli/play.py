@@ -7,7 +7,7 @@ import typer
 
 from facemodels.cli.ending import stop
 from facemodels.cli.networks import load_network
-from facemodels.cli.options import Model
+from facemodels.cli.options import Model, Refine
 
 
 def demo(
@@ -32,6 +32,7 @@ def play(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
     ] = None,
+    refine: Refine = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
 ) -> None:
     """Edit faces in the browser, with sliders; photos stay on this machine and are not kept."""
@@ -43,7 +44,7 @@ def play(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped keeps no photos, either
     network = load_network(model)
     print("starting the page; it takes some seconds", flush=True)
-    with serve(network, host=host, port=port, open_browser=open_browser) as address:
+    with serve(network, host=host, port=port, open_browser=open_browser, refined=refine) as address:
         print(f"the page is at {address} until you press Ctrl-C", flush=True)
         try:
             Event().wait()

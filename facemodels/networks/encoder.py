@@ -1,5 +1,6 @@
 """The convolutional encoder (the paper's appendix A)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 KERNEL = 5
+
+_GROUPS = 8  # of channels that are normalised together, or fewer where their number is no multiple
 
 _BOTTLENECKS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
@@ -41,20 +44,22 @@ class Context:
 class Residual(nn.Module):
     """A convolution of 3 x 3 that halves the picture, then two more whose result is added to that of the first.
 
-    The last starts at 0, so that stages can be many without normalisation.
+    Groups of channels are normalised within each picture, so that none depends on the others of its batch.
 
     Args:
         inside: Channels of the picture.
         outside: Channels of the result.
 
     Reference:
-        Zhang, Dauphin and Ma, "Fixup Initialization: Residual Learning Without Normalization", ICLR 2019.
+        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+        Wu and He, "Group Normalization", ECCV 2018.
     """
 
     def __init__(self, inside: int, outside: int):
         super().__init__()
-        self.halve = nn.Conv2d(inside, outside, 3, stride=2, padding=1)
-        self.first = nn.Conv2d(outside, outside, 3, padding=1)
+        groups = math.gcd(outside, _GROUPS)
+        self.halve = nn.Sequential(nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.GroupNorm(groups, outside))
+        self.first = nn.Sequential(nn.Conv2d(outside, outside, 3, padding=1), nn.GroupNorm(groups, outside))
         self.second = nn.Conv2d(outside, outside, 3, padding=1)
         _silence(self.second)
 

@@ -212,7 +212,7 @@ def load_network(path: Path, network: NeuroTensorialAutoencoder, training: Train
 def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder) -> None:
     """Put the weights of a trained network into a fresh one, which may be wider in `channels` and `intermediate`.
 
-    It may also have `residual` stages that the trained one has not, or wider ones. New units stay as they were drawn,
+    It may also have `residual` stages where the trained one has none. New units stay as they were drawn,
     and nothing reads them yet: at first the network decodes what the trained one does.
 
     Raises:
@@ -243,13 +243,10 @@ def start_from(path: str | os.PathLike[str], network: NeuroTensorialAutoencoder)
 
 
 def _fits_into(narrow: NetworkConfig, wide: NetworkConfig) -> bool:
-    """Whether a network has as many layers as the other, or no residual ones, none of them wider."""
-    widths = [(narrow.intermediate, wide.intermediate)]
-    for ours, theirs in ((narrow.channels, wide.channels), (narrow.residual or wide.residual, wide.residual)):
-        if len(ours) != len(theirs):
-            return False
-        widths += zip(ours, theirs, strict=True)
-    return all(less <= more for less, more in widths)
+    """Whether a network has as many layers as the other, none of them wider, and the same residual stages or none."""
+    widths = [(narrow.intermediate, wide.intermediate), *zip(narrow.channels, wide.channels, strict=False)]
+    alike = len(narrow.channels) == len(wide.channels) and narrow.residual in ((), wide.residual)
+    return alike and all(less <= more for less, more in widths)
 
 
 def _widened(weight: Tensor, drawn: Tensor) -> Tensor:

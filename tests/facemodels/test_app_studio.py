@@ -16,7 +16,7 @@ from facemodels.app.studio import Settings, Studio, turn
 from facemodels.autoencoder import NeuroTensorialAutoencoder, orthogonal
 from facemodels.config import NetworkConfig
 from facemodels.data.alignment import TEMPLATE, load_photo
-from facemodels.editing import EDITABLE, to_tensor, transfer
+from facemodels.editing import EDITABLE, refine, to_tensor, transfer
 from facemodels.errors import InputError
 from facemodels.expressions import NamedExpressions
 from facemodels.fitting.landmarks import Landmarks
@@ -60,6 +60,25 @@ def test_untouched_sliders_change_nothing(studio, pair):
         assert_close(getattr(edit.codes, name), getattr(subject.codes, name))
     assert_close(edit.image, subject.own.image)
     assert np.array_equal(studio.in_photo(subject, edit), subject.photo.photo)
+
+
+def test_refined_photos_keep_what_they_lend(studio, tmp_path):
+    plain, fitted = studio, Studio(studio.model, MiddleFace(), studio.expressions, refined=3)
+    subjects = []
+    for one in (plain, fitted):
+        read = []
+        for number in range(2):
+            pixels = np.random.default_rng(number).integers(256, size=(90, 90, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+            read.append(one.read(str(tmp_path / f"{number}.png"), str(number)))
+        subjects.append(read)
+    before, after = subjects
+    assert_close(after[0].codes.identity, before[0].codes.identity)
+    own = refine(studio.model, to_tensor(before[0].photo.crop), 3)
+    assert_close(after[0].own.codes.identity, own.identity)
+    edit = fitted.edit(*after, Settings({"light": 1.0}))
+    assert_close(edit.codes.identity, own.identity)
+    assert_close(edit.codes.light, before[1].codes.light)
 
 
 @pytest.mark.parametrize("factor", EDITABLE)

@@ -180,9 +180,18 @@ def test_residual_stages_add_to_the_vector_of_all_codes(network_config, morphabl
     for weight in stages.parameters():
         weight.normal_(std=0.3)
     activation = first.context.skips[0]
+
+    def normalised(picture, layers, stride=1):
+        convolution, scale = layers
+        pictures = F.conv2d(picture, convolution.weight, convolution.bias, stride=stride, padding=1)
+        groups = pictures.unflatten(1, (scale.num_groups, -1))
+        deviation, mean = torch.std_mean(groups, (2, 3, 4), correction=0, keepdim=True)
+        groups = (groups - mean) / (deviation.square() + 1e-5).sqrt()
+        return groups.flatten(1, 2) * scale.weight[:, None, None] + scale.bias[:, None, None]
+
     for stage in (stages[0], stages[1]):
-        halved = F.conv2d(activation, stage.halve.weight, stage.halve.bias, stride=2, padding=1)
-        inner = F.conv2d(halved.relu(), stage.first.weight, stage.first.bias, padding=1).relu()
+        halved = normalised(activation, stage.halve, stride=2)
+        inner = normalised(halved.relu(), stage.first).relu()
         activation = (halved + F.conv2d(inner, stage.second.weight, stage.second.bias, padding=1)).relu()
     assert activation.shape == (3, 4, 8, 8)
     vector, context = plain.encoder(images)

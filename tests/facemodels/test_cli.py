@@ -280,6 +280,9 @@ class TestEdit:
         assert call(*command, "--out", "pasted.jpg", "--steps", 2, "--paste")[0] == 0
         with Image.open(tmp_path / "pasted.jpg") as strip:
             assert 4 * 196 < strip.width < 5 * 196
+        refined = ("--out", "refined.png", "--refine", 2)
+        assert call(*command, *refined)[0] == 0
+        assert (tmp_path / "refined.png").read_bytes() != (tmp_path / "interpolation.png").read_bytes()
         assert call(*command, "--out", "film.gif", "--steps", 4)[0] == 0
         with Image.open(tmp_path / "film.gif") as film:
             assert (film.n_frames, film.width) == (6, 4 * 132)  # there and back
@@ -292,6 +295,11 @@ class TestEdit:
         status, out, _ = call("animate", clip, template, "--smooth", 10, "--model", checkpoint)
         assert status == 0 and out.startswith("wrote animation.mp4: 3 frames, without sound\n")
         assert "frames without a face: 1" in out
+        first = (tmp_path / "animation.mp4").read_bytes()
+        with monkeypatch.context() as changed:
+            changed.setattr("facemodels.editing.refine", lambda *asked: _of_another(*asked, steps=7))
+            assert call("animate", clip, template, "--smooth", 10, "--refine", 7, "--model", checkpoint)[0] == 0
+        assert (tmp_path / "animation.mp4").read_bytes() != first
         (tmp_path / "animation.mp4").unlink()
         (tmp_path / "text.mp4").write_text("no video")
         before = sorted(os.listdir(tmp_path))
@@ -301,6 +309,12 @@ class TestEdit:
         status, _, errors = call("animate", clip, template, "--model", checkpoint)
         assert status == 130 and "interrupted; nothing was written" in errors
         assert sorted(os.listdir(tmp_path)) == before
+
+
+def _of_another(model, images, asked, steps):
+    assert asked == steps
+    codes = model.encode(images)
+    return codes.replace(expression=torch.full_like(codes.expression, 9.0))
 
 
 def _interrupted(*_, **__):

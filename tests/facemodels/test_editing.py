@@ -4,7 +4,16 @@ import torch
 from torch.testing import assert_close
 
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.editing import EDITABLE, edit_photo, interpolate, refine, to_tensor, transfer, turn_in_place
+from facemodels.editing import (
+    EDITABLE,
+    decode_edit,
+    edit_photo,
+    interpolate,
+    refine,
+    to_tensor,
+    transfer,
+    turn_in_place,
+)
 
 
 @pytest.fixture
@@ -134,6 +143,17 @@ def test_a_photo_gives_several_factors(model, pair):
         edit_photo(model, both[0], target, {"hair": ["hair"]})
     with pytest.raises(ValueError, match="edit_photo: takes one face to edit, got 2"):
         edit_photo(model, both, target, wanted)
+
+
+@pytest.mark.parametrize("factor", ["expression", "light"])
+def test_interpolation_of_refined_codes(model, pair, factor):
+    source, target = pair[0][:1], pair[1][:1]
+    own = refine(model, source, steps=3)
+    pictures = interpolate(model, source, target, factor, steps=2, own=own)
+    assert_close(pictures[:1], decode_edit(model, own).image)
+    lent = {factor: getattr(model.encode(target), factor)}  # as the encoder reads it
+    assert_close(pictures[1:], decode_edit(model, own.replace(**lent)).image)
+    assert not torch.equal(pictures, interpolate(model, source, target, factor, steps=2))
 
 
 @pytest.mark.parametrize("factor", EDITABLE)

@@ -92,6 +92,12 @@ def test_pasted_steps_run_from_the_photo_to_the_edit(model):
     own, edit = (transfer(model, to_tensor(photo.crop), to_tensor(other.crop), some) for some in ([], "expression"))
     assert_close(pictures[0], to_tensor(photo.photo)[0])
     assert_close(pictures[2], to_tensor(paste(photo, edit, own))[0])
+    codes = model.encode(to_tensor(photo.crop))
+    first, _, last = pasted_steps(
+        model, photo, other, "expression", 3, codes.replace(expression=torch.full_like(codes.expression, 9.0))
+    )
+    assert_close(first, to_tensor(photo.photo)[0])
+    assert not torch.equal(last, pictures[2])
 
 
 def test_mesh_pictures_show_the_mesh(morphable):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from facemodels.data.alignment import load_photo
 from facemodels.data.video import Video
-from facemodels.editing import to_tensor, transfer
+from facemodels.editing import refine, to_tensor, transfer
 from facemodels.errors import InputError
 from facemodels.video import animate, read_motion
 
@@ -127,6 +127,18 @@ class TestAnimate:
         animate(model, clip, template, tmp_path / "out.gif", BrightFaces(), whole=True, pose=True, smooth=1.0, limit=2)
         frames = read_gif(tmp_path / "out.gif")
         assert [frame.shape for frame in frames] == [(120, 120, 3)] * 2
+
+    def test_from_refined_codes(self, model, template, tmp_path, monkeypatch):
+        from facemodels import video
+
+        pasted = []
+        monkeypatch.setattr(video, "paste", lambda photo, edit, own: pasted.append((edit, own)) or photo.photo)
+        own = refine(model, to_tensor(template.crop), steps=3)
+        clip = write_clip(tmp_path / "clip.mp4", [1])
+        animate(model, clip, template, tmp_path / "out.gif", BrightFaces(), whole=True, own=own)
+        ((edit, unedited),) = pasted
+        assert torch.equal(edit.codes.identity, own.identity) and torch.equal(unedited.codes.identity, own.identity)
+        assert not torch.equal(edit.codes.expression, own.expression)
 
     def test_the_expression_is_the_frames(self, model, template, tmp_path, monkeypatch):
         """What is pasted is what `transfer` makes of the template and the frame."""
