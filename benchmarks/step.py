@@ -220,7 +220,7 @@ class Trainer:
             if self.adversary is not None and self.discriminator_optimizer is not None:
                 mark("discriminator")
                 with autocast():
-                    loss = self.adversary.loss(result.real, result.fake.detach())
+                    loss = self.adversary.loss(result.real, result.fake)
                 loss.backward()
                 self.discriminator_optimizer.step()
                 self.discriminator_optimizer.zero_grad()

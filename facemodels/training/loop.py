@@ -343,7 +343,7 @@ class _Trainer:
         values = {"objective": result.total, **result.terms}
         if adversary is not None:
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=accelerator.mixed_precision == "bf16"):
-                loss = adversary.loss(result.real, result.fake.detach())
+                loss = adversary.loss(result.real, result.fake)
             (loss / training.accumulation).backward()
             values["discriminator"] = loss
         return values
@@ -388,10 +388,8 @@ class _Trainer:
             values["k_t"] = float(adversary.k)
         if self.logs:
             self.logs.write(progress.step, values)
-        return (
-            f"step {progress.step}, {speed:.0f} faces/s, objective {means.get('objective', math.nan):.3f},"
-            f" face {means.get('face_l1', math.nan):.3f}"
-        )
+        face = f", face {means['face_l1']:.3f}" if "face_l1" in means else ""
+        return f"step {progress.step}, {speed:.0f} faces/s, objective {means.get('objective', math.nan):.3f}{face}"
 
     def _look(self) -> None:
         """Draw a sheet and measure held-out faces; the best network so far is saved."""

@@ -31,7 +31,7 @@ class StepResult:
     Attributes:
         total: The objective.
         terms: Its terms, without their weights.
-        real, fake: Photos, and the composites the network made of them.
+        real, fake: Photos, and the composites the network made of them, without gradients.
     """
 
     total: Float[Tensor, ""]
@@ -98,7 +98,7 @@ class TrainingStep(nn.Module):
         with torch.autocast(device.type, enabled=False):
             left_out = {} if lenders is not None else {"swapped_face": 0.0}
             total, terms = self.objective(decoded, truth, self._ramps(done) | left_out)
-        return StepResult(total, terms, truth.image[surround], decoded.composite)
+        return StepResult(total, terms, truth.image[surround], decoded.composite.detach())
 
     def _turns(self) -> bool:
         weights = self.config.weights
