@@ -21,6 +21,9 @@ FIVE_POINTS = ((22.675, 31.6), (41.75, 31.55), (32.2, 41.8), (23.95, 52.05), (40
 FIVE_LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))
 """The iBUG landmarks, from - to, whose means are `FIVE_POINTS`."""
 
+TERMS_OF_CODES = ("pose", "expression", "identity", "light")
+"""Terms of the objective that compare codes with their targets, without decoding anything."""
+
 LIGHT = 9
 """Spherical-harmonic coefficients of a light [P]."""
 
@@ -262,6 +265,8 @@ class TrainingConfig(Settings):
 
     Attributes:
         weights: Weights of the objective.
+        codes_first: Share of the run, at its start, in which only the encoder learns: pose, expression, identity and
+            light against their targets, all other terms left out [M].
         decorrelation_ramp: Share of the run over which the weights of the decorrelation, of carried and swapped codes
             and of the cycle rise from 0; at their full weight from the start they keep the encoder from learning
             anything [M]. Not for a run with `start`.
@@ -302,6 +307,7 @@ class TrainingConfig(Settings):
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
+    codes_first: float = 0.0
     decorrelation_ramp: float = 0.4
     known_mask: bool = False
     batch: int = 32
@@ -338,7 +344,14 @@ class TrainingConfig(Settings):
             InputError: A share is not from 0 to 1, a count too small, or a rate negative.
         """
         super().__post_init__()
-        shares = ("decorrelation_ramp", "surround_share", "turned_share", "adversarial_start", "final_rate")
+        shares = (
+            "codes_first",
+            "decorrelation_ramp",
+            "surround_share",
+            "turned_share",
+            "adversarial_start",
+            "final_rate",
+        )
         rules = {name: (0 <= getattr(self, name) <= 1, "from 0 to 1") for name in shares}
         for name, least in {
             "batch": 1,
@@ -354,6 +367,10 @@ class TrainingConfig(Settings):
         for name, (holds, rule) in rules.items():
             if not holds:
                 raise InputError(f"TrainingConfig: {name} must be {rule}, got {getattr(self, name)}")
+        if self.codes_first and not any(getattr(self.weights, name) for name in TERMS_OF_CODES):
+            raise InputError(
+                f"TrainingConfig: codes_first needs a weight of {', '.join(TERMS_OF_CODES)}, all of which are 0"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, full_precision
 from facemodels.codes import FACTORS, Codes
-from facemodels.config import TrainingConfig
+from facemodels.config import TERMS_OF_CODES, TrainingConfig
 from facemodels.data.dataset import Faces
 from facemodels.losses import Decoded, Objective, Truth, truth_from_faces
 from facemodels.morphable import MorphableModel
@@ -87,27 +87,31 @@ class TrainingStep(nn.Module):
         device = faces.image.device
         generator = torch.Generator().manual_seed(seed)
         count = len(faces)
+        ramps = self._ramps(done)
         partner = torch.randperm(count * processes(), generator=generator)[first : first + count].to(device)
-        turned = strided(first, count, self.config.turned_share if self._turns() else 0.0).to(device)
+        turned = strided(first, count, self.config.turned_share if self._turns(ramps) else 0.0).to(device)
         surround = strided(first, count, self.config.surround_share).to(device)
         with torch.autocast(device.type, enabled=False):
             lent = gather(faces.expression)[partner]
             truth = truth_from_faces(faces, self.network.shape_target, lent, turned)
-        lenders = lenders[turned].float() / 255 if lenders is not None and self.config.weights.swapped_face else None
+        swaps = self.config.weights.swapped_face * ramps.get("swapped_face", 1.0)
+        lenders = lenders[turned].float() / 255 if lenders is not None and swaps else None
         decoded = self._decode(faces, truth, partner, turned, surround, lenders)
         with torch.autocast(device.type, enabled=False):
             left_out = {} if lenders is not None else {"swapped_face": 0.0}
-            total, terms = self.objective(decoded, truth, self._ramps(done) | left_out)
+            total, terms = self.objective(decoded, truth, ramps | left_out)
         return StepResult(total, terms, truth.image[surround], decoded.composite.detach())
 
-    def _turns(self) -> bool:
+    def _turns(self, ramps: dict[str, float]) -> bool:
         weights = self.config.weights
         terms = ("turned_normals", "turned_face", "swapped_face", "swapped_codes", "carried_codes", "cycle")
-        return any(getattr(weights, name) for name in terms)
+        return any(getattr(weights, name) * ramps.get(name, 1.0) for name in terms)
 
     def _ramps(self, done: float) -> dict[str, float]:
         config = self.config
-        ramps = {}
+        if done < config.codes_first:
+            return dict.fromkeys(self.objective.terms, 0.0) | dict.fromkeys(TERMS_OF_CODES, 1.0)
+        ramps: dict[str, float] = {}
         if config.decorrelation_ramp and config.start is None:  # a trained network knows its codes apart already
             ramps |= dict.fromkeys(_RAMPED, min(1.0, done / config.decorrelation_ramp))
         if config.adversarial_start:

@@ -63,7 +63,7 @@ def test_settings_as_text(settings, name, text, value):
         (NetworkConfig, "channels", "4,x", "channels must be a whole number, got '4,x'"),
         (NetworkConfig, "face_mask", "yes", "face_mask must be true or false, got 'yes'"),
         (TrainingConfig, "gamma", "", "gamma must be a number, got ''"),
-        (TrainingConfig, "weights", "1", "TrainingConfig has no setting weights; choose one of decorrelation_ramp, "),
+        (TrainingConfig, "weights", "1", "TrainingConfig has no setting weights; choose one of codes_first, "),
     ],
 )
 def test_text_that_is_no_value(settings, name, text, wrong):
@@ -96,5 +96,8 @@ def test_sizes_that_make_no_network(sizes, wrong):
     [("batch", 0, "at least 1"), ("turned_share", 1.1, "from 0 to 1"), ("learning_rate", -1.0, "0 or more")],
 )
 def test_trainings_that_cannot_be(name, value, rule):
+    codes = dict.fromkeys(("pose", "expression", "identity", "light"), 0.0)
+    with pytest.raises(InputError, match="codes_first needs a weight of pose, expression, identity, light, all of"):
+        TrainingConfig(weights=LossWeights(**codes), codes_first=0.1)
     with pytest.raises(InputError, match=f"TrainingConfig: {name} must be {rule}, got {value}"):
         TrainingConfig(**{name: value})

@@ -166,6 +166,19 @@ def test_the_expression_code_is_kept_from_the_colour_of_the_face(decoded, truth,
         assert_close(decorrelation(told, hidden), decorrelation(told, pictures))
 
 
+def test_codes_first(model, faces, training_config, morphable):
+    """At first only the encoder learns, from the targets of the codes; then everything does."""
+    config = dataclasses.replace(training_config, codes_first=0.3)
+    step = TrainingStep(model, config, morphable)
+    first, then = step(faces, 0, 0.2), step(faces, 0, 0.3)
+    assert set(first.terms) == {"pose", "expression", "identity", "light"}
+    assert_close(first.total, sum(getattr(config.weights, name) * value for name, value in first.terms.items()))
+    assert_close(then.total, TrainingStep(model, training_config, morphable)(faces, 0, 0.3).total)
+    first.total.backward()
+    learn = {name.split(".")[0] for name, weight in model.named_parameters() if weight.grad is not None}
+    assert learn == {"encoder", "heads", "expression_coefficients", "identity_coefficients"}
+
+
 def test_decorrelation_ramps_up(model, faces, training_config, morphable):
     step = TrainingStep(model, training_config, morphable)
     names = {"decorrelation", "carried_codes", "swapped_codes", "cycle"}
