@@ -121,14 +121,15 @@ def refine(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], s
     check_images("refine", images, model.config.size)
     if steps < 0:
         raise ValueError(f"refine: takes 0 steps or more, got {steps}")
+    if steps == 0:
+        with torch.no_grad():
+            return model.encode(images)
     return Codes.cat([_refined(model, some, steps) for some in images.split(_REFINED)])
 
 
 def _refined(model: NeuroTensorialAutoencoder, images: Float[Tensor, "n 3 h w"], steps: int) -> Codes:
     with torch.no_grad():
         read = model.encode(images)
-        if steps == 0:
-            return read
         mask = model.surround(read)[0].sigmoid()
     start = torch.cat([read.identity, read.light], 1)
     sizes = (read.identity.shape[1], read.light.shape[1])
