@@ -83,13 +83,18 @@ def test_fidelity_tells_a_perfect_editor(synthetic, monkeypatch):
     truth, _ = true_edits(synthetic, "test", sources, targets, "light")
     photos = synthetic.faces("test").pictures()
 
-    def perfect(model, source, target, factors):
-        assert_close(source, photos[sources])
-        assert_close(target, photos[targets])
-        image = truth if factors else torch.full_like(truth, 0.5)
+    with torch.no_grad():
+        own, donors = (model.encode(photos[rows]) for rows in (sources, targets))
+    assert not torch.equal(own.light, donors.light)
+
+    def perfect(model, codes, turned=False):
+        assert torch.equal(codes.identity, own.identity) and not turned
+        edited = torch.equal(codes.light, donors.light)
+        assert edited or torch.equal(codes.light, own.light)
+        image = truth if edited else torch.full_like(truth, 0.5)
         return dataclasses.make_dataclass("Edit", ["image"])(image)
 
-    monkeypatch.setattr("facemodels.evaluation.fidelity.transfer", perfect)
+    monkeypatch.setattr("facemodels.evaluation.fidelity.decode_edit", perfect)
     fidelity = edit_fidelity(model, synthetic, "light", pairs=6)
     assert fidelity.edited > 90 > fidelity.photo and fidelity.edited_ssim > 0.999 > fidelity.unedited_ssim
     assert fidelity.better == fidelity.better_than_photo == 1 and fidelity.pairs == 6
