@@ -174,6 +174,17 @@ def test_swap_rates_tell_obedient_networks_from_others(model, smiles):
 
 
 @torch.no_grad()
+def test_swap_rates_with_codes_lent_by_others(model, smiles):
+    """Lenders who show the opposite of what they are known for turn the rate over."""
+    images, labels = smiles
+    judge, network = PixelJudge(images[:40], labels[:40]), _Swapper(True)
+    own = network.codings(model, images[40:])
+    opposite = network.codings(model, images[40:].roll(1, 0))  # every second one has the label
+    rates = swap_rates(network, images[40:], own, labels[40:], judge, donors=opposite)
+    assert (rates.expression, rates.reconstruction) == (0.0, 1.0)
+
+
+@torch.no_grad()
 def test_swap_rates_need_both_labels(model, smiles):
     images, labels = smiles
     judge = PixelJudge(images, labels)
