@@ -21,7 +21,7 @@ from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.fidelity import edit_trials
 from facemodels.evaluation.measures import Codings, encode_all, reconstruction
 from facemodels.evaluation.report import Labels, teach_judge
-from facemodels.evaluation.swaps import swap_rates
+from facemodels.evaluation.swaps import SwapRates, swap_rates
 
 Row = tuple[str, str, str]
 """What was measured, as the codes are read, and with refined ones."""
@@ -39,17 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faces = faces_from_rows(rows.select(chosen.tolist()))
     read, refined = encode_all(model, faces), encode_all(model, faces, options.steps)
     lines = list(_faces(faces, read, refined))
-    if options.labels:
-        judge = teach_judge(prepared, options.labels, options.label)
-        shown = Labels.of(prepared, options.split, options.labels, options.label).shown
-        assert shown is not None  # a table has the label, or it is refused
-        if judge:
-            labels = shown[chosen.numpy()]
-            swaps = [swap_rates(model, faces.pictures(), own, labels, judge, donors=read) for own in (read, refined)]
-            for name in ("expression", "identity", "reconstruction"):
-                before, after = (f"{getattr(some, name):.3f}" for some in swaps)
-                title = "own label shown without a swap" if name == "reconstruction" else f"{name} swap follows"
-                lines.append((f"{title}, {swaps[0].pairs} pairs", before, after))
+    judge = teach_judge(prepared, options.labels, options.label) if options.labels else None
+    shown = Labels.of(prepared, options.split, options.labels, options.label).shown
+    if judge and shown is not None:
+        labels = shown[chosen.numpy()]
+        swaps = (swap_rates(model, faces.pictures(), own, labels, judge, donors=read) for own in (read, refined))
+        lines += _swaps(*swaps)
     if "emotion" in rows.column_names:
         lines += _edits(model, prepared, options.split, options.pairs, options.steps)
     titles = ("", "as read", f"refined, {options.steps} steps")
@@ -65,6 +60,13 @@ def _faces(faces: Faces, read: Codings, refined: Codings) -> Iterator[Row]:
     before, after = (reconstruction(faces, codings) for codings in (read, refined))
     for name, title in {"psnr_face": "face, dB", "normals_degrees": "normals, degrees"}.items():
         yield f"{title}, {len(faces)} faces", f"{before[name]:.2f}", f"{after[name]:.2f}"
+
+
+def _swaps(read: SwapRates, refined: SwapRates) -> Iterator[Row]:
+    """How often swaps show the label of the other face, and decoded faces their own."""
+    titles = {"expression": "expression swap follows", "identity": "identity swap follows"}
+    for name, title in {**titles, "reconstruction": "own label shown without a swap"}.items():
+        yield f"{title}, {read.pairs} pairs", f"{getattr(read, name):.3f}", f"{getattr(refined, name):.3f}"
 
 
 def _edits(

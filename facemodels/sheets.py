@@ -240,6 +240,7 @@ def steps_frames(
 
 
 @torch.no_grad()
+@torch.no_grad()
 def pasted_steps(
     model: NeuroTensorialAutoencoder,
     photo: AlignedPhoto,
@@ -259,8 +260,8 @@ def pasted_steps(
         own: Codes of the photo, such as `facemodels.editing.refine` finds; by default those that the encoder reads.
     """
     crop = to_tensor(photo.crop)
-    edit = interpolated(model, crop, to_tensor(target.crop), factor, steps, own)
-    unedited = transfer(model, crop, crop, []) if own is None else decode_edit(model, own)
+    own = model.encode(crop) if own is None else own
+    edit, unedited = interpolated(model, crop, to_tensor(target.crop), factor, steps, own), decode_edit(model, own)
     return torch.cat([to_tensor(paste(photo, edit[step], unedited)) for step in range(steps)])
 
 

@@ -94,7 +94,7 @@ class TrainingStep(nn.Module):
         with torch.autocast(device.type, enabled=False):
             lent = gather(faces.expression)[partner]
             truth = truth_from_faces(faces, self.network.shape_target, lent, turned)
-        swaps = self.config.weights.swapped_face * ramps.get("swapped_face", 1.0)
+        swaps = self._counts("swapped_face", ramps)
         lenders = lenders[turned].float() / 255 if lenders is not None and swaps else None
         decoded = self._decode(faces, truth, partner, turned, surround, lenders)
         with torch.autocast(device.type, enabled=False):
@@ -103,9 +103,12 @@ class TrainingStep(nn.Module):
         return StepResult(total, terms, truth.image[surround], decoded.composite.detach())
 
     def _turns(self, ramps: dict[str, float]) -> bool:
-        weights = self.config.weights
         terms = ("turned_normals", "turned_face", "swapped_face", "swapped_codes", "carried_codes", "cycle")
-        return any(getattr(weights, name) * ramps.get(name, 1.0) for name in terms)
+        return any(self._counts(name, ramps) for name in terms)
+
+    def _counts(self, name: str, ramps: dict[str, float]) -> bool:
+        """Whether a term has any weight now."""
+        return getattr(self.config.weights, name) * ramps.get(name, 1.0) != 0
 
     def _ramps(self, done: float) -> dict[str, float]:
         config = self.config
