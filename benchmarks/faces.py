@@ -1,7 +1,7 @@
 """Every measure of the face pipeline with its target: `python -m benchmarks faces`.
 
 Always: the speed of fit, normals and light, FaceFactors, and, where it is there, `benchmarks.morphable`. With photos of
-CelebA (`--celeba images.zip`, its `labels.csv` beside it; by default ../shared/data/celeba where present): the rate and
+CelebA (`--celeba images.zip`, its `labels.csv` beside it) and another morphable model (`--morphable`): the rate and
 memory of `facemodels prepare`, and what labels say about the targets. With weights of verification networks
 (`--sface`, `--dlib`, `--small`, or an installed package): how well they tell persons apart.
 
@@ -45,7 +45,6 @@ Measures = dict[str, tuple[float, str, str]]
 """Value, unit and target ("<= 2", or empty) of each measure by name; NaN where it could not be taken."""
 
 ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared" / "data"
 RESULTS = Path(__file__).parent / "results" / "faces.json"
 
 NOISE = 0.5
@@ -85,9 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("faces", __doc__)
-    photos, morphable = SHARED / "celeba" / "images.zip", SHARED / "ict-facekit" / "ict_facekit_light_face.npz"
-    parser.add_argument("--celeba", type=Path, default=photos if photos.exists() else None, help="zip or folder")
-    parser.add_argument("--morphable", type=Path, default=morphable if morphable.exists() else None)
+    parser.add_argument("--celeba", type=Path, help="zip or folder")
+    parser.add_argument("--morphable", type=Path, help="model to fit the photos with; by default the built-in one")
     parser.add_argument("--prepared", type=Path, help="set prepared from the photos already; else they are prepared")
     parser.add_argument("--limit", type=int, help="take only so many photos")
     parser.add_argument("--faces", type=int, help="take only so many images of FaceFactors")

@@ -220,11 +220,11 @@ class Trainer:
             if self.adversary is not None and self.discriminator_optimizer is not None:
                 mark("discriminator")
                 with autocast():
-                    loss = self.adversary.loss(result.real, result.fake)
+                    loss, errors = self.adversary.loss(result.real, result.fake)
                 loss.backward()
                 self.discriminator_optimizer.step()
                 self.discriminator_optimizer.zero_grad()
-                self.adversary.update()
+                self.adversary.update(float(errors["real_error"]), float(errors["fake_error"]))
             mark("end")
         self.steps += 1
         return float(result.total.detach())

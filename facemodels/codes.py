@@ -64,7 +64,9 @@ class Codes:
         """Codes of some of the faces; a single number keeps the dimension of faces."""
         if isinstance(index, int):
             index = slice(index, index + 1) if index != -1 else slice(-1, None)
-        return Codes(**{entry.name: getattr(self, entry.name)[index] for entry in dataclasses.fields(self)})
+        parts = {name: getattr(self, name)[index] for name in (*FACTORS, "context")}
+        same = self.background_context is self.context
+        return Codes(**parts, background_context=parts["context"] if same else self.background_context[index])
 
     def replace(self, **codes: Tensor) -> "Codes":
         """The same codes with some of them exchanged.
@@ -107,10 +109,12 @@ class Codes:
     def cat(parts: Iterable["Codes"]) -> "Codes":
         """Codes of several batches one behind the other."""
         parts = list(parts)
+        context = Context.cat([part.context for part in parts])
+        same = all(part.background_context is part.context for part in parts)
         return Codes(
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in FACTORS},
-            context=Context.cat([part.context for part in parts]),
-            background_context=Context.cat([part.background_context for part in parts]),
+            context=context,
+            background_context=context if same else Context.cat([part.background_context for part in parts]),
         )
 
     def to_tensors(self) -> dict[str, Tensor]:

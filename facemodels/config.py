@@ -24,6 +24,15 @@ FIVE_LANDMARKS = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))
 TERMS_OF_CODES = ("pose", "expression", "identity", "light")
 """Terms of the objective that compare codes with their targets, without decoding anything."""
 
+TERMS_RAMPED = ("decorrelation", "carried_codes", "swapped_codes", "cycle")
+"""Terms that codes which say nothing satisfy best: from the start, they would keep the encoder from learning."""
+
+TERMS_IN_ANOTHER_POSE = ("turned_normals", "turned_face", "swapped_face", "swapped_codes", "carried_codes", "cycle")
+"""Terms of faces that are decoded in another pose or with another expression."""
+
+_TERMS_AROUND = ("image_l2", "image_l1", "mask", "background", "adversarial", "verification")
+_TERMS_OF_SOME_RUNS = (*TERMS_RAMPED, "adversarial", "verification", "swapped_face")
+
 LIGHT = 9
 """Spherical-harmonic coefficients of a light [P]."""
 
@@ -364,13 +373,35 @@ class TrainingConfig(Settings):
             rules[name] = getattr(self, name) >= least, f"at least {least}"
         for name in ("learning_rate", "discriminator_rate", "balance_rate", "weight_decay"):
             rules[name] = getattr(self, name) >= 0, "0 or more"
+        rules["betas"] = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to 1"
+        rules["gradient_clip"] = self.gradient_clip > 0, "more than 0"
+        rules["steps"] = self.steps is None or self.steps >= 1, "at least 1"
+        rules["minutes"] = self.minutes is None or self.minutes > 0, "more than 0"
         for name, (holds, rule) in rules.items():
             if not holds:
                 raise InputError(f"TrainingConfig: {name} must be {rule}, got {getattr(self, name)}")
+        weights = vars(self.weights)
+        if not any(weight for name, weight in weights.items() if name not in _TERMS_OF_SOME_RUNS):
+            raise InputError(
+                "TrainingConfig: no term has a weight but those that come later in a run or not in every one; give one"
+                " of the others a weight, such as face_l1=1"
+            )
+        for share, terms in {"surround_share": _TERMS_AROUND, "turned_share": TERMS_IN_ANOTHER_POSE}.items():
+            weighing = [name for name in terms if weights[name]]
+            if weighing and not getattr(self, share):
+                raise InputError(
+                    f"TrainingConfig: {share} 0 leaves no faces for {', '.join(weighing)}; raise it, or give these"
+                    " terms the weight 0"
+                )
         if self.codes_first and not any(getattr(self.weights, name) for name in TERMS_OF_CODES):
             raise InputError(
                 f"TrainingConfig: codes_first needs a weight of {', '.join(TERMS_OF_CODES)}, all of which are 0"
             )
+
+    @property
+    def adversary_enters(self) -> float:
+        """Share of the run after which E_adv enters: pictures have to be learnt before they are judged."""
+        return max(self.adversarial_start, self.codes_first)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":

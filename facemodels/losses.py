@@ -7,6 +7,7 @@ every term is that of the whole batch: its mean over the processes, and of their
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,11 +68,24 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What the network made of the same batch.
+class Read:
+    """What the encoder read from the same batch.
 
     Attributes:
         codes: Codes of the n faces, in float32.
+        expression_coefficients, identity_coefficients: fc(z_exp) and fc(z_id).
+    """
+
+    codes: Codes
+    expression_coefficients: Float[Tensor, "n n_expression"]
+    identity_coefficients: Float[Tensor, "n n_identity"]
+
+
+@dataclass(frozen=True)
+class Decoded(Read):
+    """What the whole network made of it.
+
+    Attributes:
         face: Stream 2 in the own pose.
         turned_rows: The m faces that are also decoded in another pose and with another expression.
         turned: Stream 2 of these in the pose of `Faces.turned_rotation`, or None.
@@ -83,14 +97,12 @@ class Decoded:
         carried_codes: Codes of the carried photo of these, or None.
         surround_rows: The s faces whose mask and background are decoded.
         mask_logits, background, composite: Mask, background and composite of these.
-        expression_coefficients, identity_coefficients: fc(z_exp) and fc(z_id).
         shape_core: The core B of eq. 3.
         partner_expression: Codes of the expressions that other faces lend for the swapped shape.
         frontal, frontal_normals: Stream 3 of the faces `frontal_rows`.
         frontal_rows: The near-frontal faces of the batch; the first face alone if there is none.
     """
 
-    codes: Codes
     face: Face
     turned_rows: Int[Tensor, " m"]
     turned: Face | None
@@ -104,8 +116,6 @@ class Decoded:
     mask_logits: Float[Tensor, "s 1 h w"]
     background: Float[Tensor, "s 3 h w"]
     composite: Float[Tensor, "s 3 h w"]
-    expression_coefficients: Float[Tensor, "n n_expression"]
-    identity_coefficients: Float[Tensor, "n n_identity"]
     shape_core: Float[Tensor, "k_shape k_expression k_identity"]
     partner_expression: Float[Tensor, "n k_expression"]
     frontal: Float[Tensor, "f 3 h w"]
@@ -113,7 +123,8 @@ class Decoded:
     frontal_rows: Int[Tensor, " f"]
 
 
-Term = Callable[[Decoded, Truth], Tensor]
+Term = Callable[[Any, Truth], Tensor]
+"""What it takes: `Decoded`, or for a term of codes alone (`facemodels.config.TERMS_OF_CODES`) `Read`."""
 
 
 def truth_from_faces(
@@ -223,8 +234,8 @@ class WhiteShading:
 class Pose:
     """E_p, eq. 9: mean of (z_p - rotation)^2 over its nine numbers."""
 
-    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return F.mse_loss(decoded.codes.pose, truth.rotation)
+    def __call__(self, read: Read, truth: Truth) -> Tensor:
+        return F.mse_loss(read.codes.pose, truth.rotation)
 
 
 class Expression:
@@ -237,8 +248,8 @@ class Expression:
     def __init__(self, morphable: MorphableModel):
         self.weights = displacement(morphable.expression)
 
-    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return _weighted_error(decoded.expression_coefficients, truth.expression, self.weights)
+    def __call__(self, read: Read, truth: Truth) -> Tensor:
+        return _weighted_error(read.expression_coefficients, truth.expression, self.weights)
 
 
 class Identity:
@@ -251,8 +262,8 @@ class Identity:
     def __init__(self, morphable: MorphableModel):
         self.weights = displacement(morphable.identity)
 
-    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return _weighted_error(decoded.identity_coefficients, truth.identity, self.weights)
+    def __call__(self, read: Read, truth: Truth) -> Tensor:
+        return _weighted_error(read.identity_coefficients, truth.identity, self.weights)
 
 
 class Normals:
@@ -265,8 +276,8 @@ class Normals:
 class Light:
     """Squared error of the light code, or of its mean over the colours, against the fitted light (Shu et al., 2017)."""
 
-    def __call__(self, decoded: Decoded, truth: Truth) -> Tensor:
-        return F.mse_loss(decoded.codes.light.unflatten(1, (-1, LIGHT)).mean(1), truth.light)
+    def __call__(self, read: Read, truth: Truth) -> Tensor:
+        return F.mse_loss(read.codes.light.unflatten(1, (-1, LIGHT)).mean(1), truth.light)
 
 
 class Shape:
@@ -497,12 +508,12 @@ class Objective:
         self.terms = {name: terms[name] for name in self.weights}
 
     def __call__(
-        self, decoded: Decoded, truth: Truth, ramps: Mapping[str, float] | None = None
+        self, decoded: Read, truth: Truth, ramps: Mapping[str, float] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective and its unweighted terms.
 
         Args:
-            decoded: What the network made of a batch.
+            decoded: What the network made of a batch; `Decoded`, unless `ramps` leaves terms of codes alone.
             truth: What is known of it.
             ramps: Factors of some terms' weights; a term with factor 0 is not computed.
         """

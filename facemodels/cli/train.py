@@ -81,6 +81,7 @@ def train(
     from facemodels.parallel import process
     from facemodels.training import end_processes
     from facemodels.training import train as train_network
+    from facemodels.training.checkpoint import checkpoints
 
     network, training = find_preset(preset)
     if precision not in (None, "auto", "bf16", "fp16", "no"):
@@ -108,7 +109,8 @@ def train(
     try:
         train_network(PreparedSet(prepared), run, network=network, training=training, shard=fsdp or None)
     except KeyboardInterrupt:
-        stop(f"interrupted; {run} holds a checkpoint, and the same command goes on from there")
+        kept = "holds a checkpoint, and the same command goes on from there"
+        stop(f"interrupted; {run} {kept if checkpoints(run) else 'had no checkpoint yet; start it again'}")
     if process() == 0:
         print(f"trained: {run}")
     end_processes()

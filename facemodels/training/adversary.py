@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from facemodels.config import NetworkConfig, TrainingConfig
 from facemodels.networks import Discriminator
-from facemodels.parallel import mean_over_processes
 
 
 class Adversary(nn.Module):
@@ -38,14 +37,13 @@ class Adversary(nn.Module):
         self.gamma, self.rate = training.gamma, training.balance_rate
         self.register_buffer("k", torch.zeros(()))
         self.convergence = float("nan")
-        self._real = self._fake = torch.zeros(())
 
     def error(self, images: Float[Tensor, "n 3 h w"]) -> Tensor:
         """L(v) = mean |v - D(v)|, with gradients for the pictures but none for the discriminator."""
         return F.l1_loss(held_still(self.discriminator, images), images)
 
-    def loss(self, real: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]) -> Tensor:
-        """What the discriminator minimises: L(x) - k_t L(x^).
+    def loss(self, real: Float[Tensor, "n 3 h w"], fake: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the discriminator minimises, L(x) - k_t L(x^), and its two parts by name, "real_error" and "fake_error".
 
         Args:
             real: Photos in [0, 1].
@@ -54,16 +52,19 @@ class Adversary(nn.Module):
         both = torch.cat([real, fake])
         errors = (self.discriminator(both) - both).abs().flatten(1).mean(1)
         real_error, fake_error = errors[: len(real)].mean(), errors[len(real) :].mean()
-        self._real, self._fake = real_error.detach(), fake_error.detach()
-        return real_error - self.k * fake_error
+        return real_error - self.k * fake_error, {"real_error": real_error, "fake_error": fake_error}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """After the discriminator's step: k_(t+1) = k_t + lambda_k (gamma L(x) - L(x^)), kept in [0, 1]."""
-        real, fake = mean_over_processes(torch.stack([self._real, self._fake])).unbind()
+    def update(self, real: float, fake: float) -> None:
+        """After the discriminator's step: k_(t+1) = k_t + lambda_k (gamma L(x) - L(x^)), kept in [0, 1].
+
+        Args:
+            real: L(x), the mean over all pictures of the step.
+            fake: L(x^), likewise.
+        """
         balance = self.gamma * real - fake
-        self.k.add_(self.rate * balance.to(self.k)).clamp_(0, 1)
-        self.convergence = float(real + balance.abs())
+        self.k.add_(self.rate * balance).clamp_(0, 1)
+        self.convergence = real + abs(balance)
 
 
 def held_still(module: nn.Module, *inputs: Tensor) -> Any:

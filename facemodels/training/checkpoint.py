@@ -12,6 +12,7 @@ Draws and the order of the faces depend on the seed and on how far the run is, s
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,11 @@ FINISHED = "model"
 """Folder of a finished run's network."""
 
 _PREFIX = "checkpoint-"
+_NAME = re.compile(rf"{_PREFIX}\d+")
 _PARTIAL = ".partial"
 _FREE = (
     *("steps", "minutes", "checkpoint_minutes", "log_every", "keep", "sheet_every"),
-    *("batch", "accumulation", "start", "separate_identity", "precision"),
+    *("batch", "accumulation", "separate_identity", "precision"),
 )
 """Settings that a resumed run may change."""
 
@@ -62,7 +64,7 @@ class Trained:
 
 def checkpoints(run: str | os.PathLike[str]) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [path for path in Path(run).glob(f"{_PREFIX}*") if path.suffix != _PARTIAL and path.is_dir()]
+    found = [path for path in Path(run).glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=_step)
 
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.codes import Codes
-from facemodels.config import LossWeights, NetworkConfig, TrainingConfig
+from facemodels.config import TERMS_RAMPED, LossWeights, NetworkConfig, TrainingConfig
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
 from facemodels.evaluation.exchange import spread
-from facemodels.evaluation.measures import batches
+from facemodels.evaluation.measures import batches, without_context
 from facemodels.gauge import separate_identity, whiten_identity
 from facemodels.morphable import MorphableModel
 from facemodels.networks import channels_last
@@ -89,7 +89,8 @@ def train(
     A run of `training.steps` steps that is interrupted and resumed gives, on a CPU, the same numbers as one that was
     not: the order of faces and every draw depend on the seed and on how far the run is, alone. Ctrl-C and SIGTERM
     leave a checkpoint behind. Processes that `accelerate launch` or `torchrun` started share the work: `batch` faces
-    each, and the same result as one process with all of them. A step whose objective or gradient is not finite is
+    each, and the same result as one process with all of them, where the shares of `batch` that the settings name are whole
+    numbers of faces. A step whose objective or gradient is not finite is
     skipped and counted.
 
     A finished run has a folder `model`: the network in the gauge of `facemodels.gauge`: with white identity codes and,
@@ -117,12 +118,20 @@ def train(
     """
     if (training.steps is None) == (training.minutes is None):
         raise InputError("training needs either a number of steps or a number of minutes; give one of them")
+    if training.weights.face_mask and not network.face_mask:
+        raise InputError(
+            "the term face_mask needs a network with a mask of its own: set face_mask of the network, or give the term"
+            " the weight 0"
+        )
     prepared.require_size(network.size)
-    accelerator = start(training.precision, all_used=_all_used(training.weights))
+    accelerator = start(training.precision, all_used=_all_used(training))
     run = Path(run)
-    trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
+    trainer = None
     with StopRequest() as stop:
         try:
+            trainer = _Trainer(
+                prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard
+            )
             return trainer.to_the_end(progress, stop)
         except torch.OutOfMemoryError as error:
             raise RunError(
@@ -139,7 +148,8 @@ def train(
         except OSError as error:
             raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
         finally:
-            trainer.close()
+            if trainer is not None:
+                trainer.close()
 
 
 @dataclasses.dataclass
@@ -189,6 +199,12 @@ class _Trainer:
                 f"{prepared.path} holds {len(self.faces)} faces to train on, fewer than one batch of {self.at_once};"
                 " prepare more photos or set a smaller batch"
             )
+        compared = [name for name in TERMS_RAMPED if getattr(training.weights, name)]
+        if self.at_once == 1 and compared:
+            raise InputError(f"{', '.join(compared)} compare faces of a batch: set a batch of two or more")
+        self.lends = training.weights.swapped_face != 0 and bool(self.faces.swapped_weight.any())
+        if training.weights.swapped_face and not self.lends:
+            self._say(f"{prepared.path} has no renders with another's expression: the term swapped_face is left out")
         verifier = load_verifier(training.verifier) if training.verifier and training.weights.verification else None
         torch.manual_seed(training.seed)
         network = fit_to_morphable(network, prepared.morphable)
@@ -250,6 +266,8 @@ class _Trainer:
                     bar.set_postfix_str(self._log())
                 if training.sheet_every and progress.step % training.sheet_every == 0:
                     self._look()
+                if _fraction(progress, training) >= 1:
+                    break  # to the last look and checkpoint, also if it was asked to stop
                 if common["stop"]:
                     self._save()
                     raise KeyboardInterrupt
@@ -268,7 +286,7 @@ class _Trainer:
         finished = copy.deepcopy(network)
         device = next(finished.parameters()).device
         faces = self.faces[spread(len(self.faces), GAUGE_FACES).to(self.accelerator.device)].to(device)
-        codes = Codes.cat(finished.perceive(faces[rows].pictures()) for rows in batches(len(faces)))
+        codes = Codes.cat(without_context(finished.perceive(faces[rows].pictures())) for rows in batches(len(faces)))
         identity = codes.identity
         if self.training.separate_identity:
             identity = separate_identity(finished, codes)
@@ -288,7 +306,7 @@ class _Trainer:
         progress, training, trained = self.progress, self.training, self.trained
         parameters = list(trained.network.parameters())
         done = _fraction(progress, training)
-        adversary = trained.adversary if done >= training.adversarial_start else None
+        adversary = trained.adversary if done >= training.adversary_enters else None
         sums: dict[str, Tensor] = {}
         for number in range(training.accumulation):
             values = self._backward(number, done, adversary)
@@ -316,7 +334,7 @@ class _Trainer:
         if finite and adversary is not None and trained.adversary_optimizer is not None:
             _set_rate(trained.adversary_optimizer, training.discriminator_rate * _fall(done, training))
             trained.adversary_optimizer.step()
-            adversary.update()
+            adversary.update(common["real_error"], common["fake_error"])
             common["convergence"] = adversary.convergence
         for module in (trained.network, trained.adversary):
             if module is not None:
@@ -336,16 +354,16 @@ class _Trainer:
         with gradients_synchronised(self.step, last=number == training.accumulation - 1):
             with accelerator.autocast():
                 faces = self.faces[rows.to(accelerator.device)]
-                lenders = self.faces.image[faces.swapped_row] if training.weights.swapped_face else None
+                lenders = self.faces.image[faces.swapped_row] if self.lends else None
                 result = self.step(faces, seed, done, first, lenders)
             loss = result.total / training.accumulation
             (loss if accelerator.scaler is None else accelerator.scaler.scale(loss)).backward()
         values = {"objective": result.total, **result.terms}
         if adversary is not None:
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=accelerator.mixed_precision == "bf16"):
-                loss = adversary.loss(result.real, result.fake)
+                loss, errors = adversary.loss(result.real, result.fake)
             (loss / training.accumulation).backward()
-            values["discriminator"] = loss
+            values |= {"discriminator": loss, **errors}
         return values
 
     def _count(self, common: dict[str, float], finite: bool) -> None:
@@ -504,12 +522,12 @@ def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None)
         scaler.update()
 
 
-def _all_used(weights: LossWeights) -> bool:
-    """Whether no term is switched off that alone reaches some of the network's weights."""
+def _all_used(training: TrainingConfig) -> bool:
+    """Whether no term is ever switched off that alone reaches some of the network's weights."""
     paper = (
         name for name, weight in vars(LossWeights()).items() if weight and name not in ("adversarial", "verification")
     )
-    return all(getattr(weights, name) for name in paper)
+    return not training.codes_first and all(getattr(training.weights, name) for name in paper)
 
 
 def _usable(prepared: PreparedSet, say: Callable[[str], None]) -> Faces:

@@ -9,17 +9,14 @@ from torch import Tensor, nn
 
 from facemodels.autoencoder import Face, NeuroTensorialAutoencoder, full_precision
 from facemodels.codes import FACTORS, Codes
-from facemodels.config import TERMS_OF_CODES, TrainingConfig
+from facemodels.config import TERMS_IN_ANOTHER_POSE, TERMS_OF_CODES, TERMS_RAMPED, TrainingConfig
 from facemodels.data.dataset import Faces
-from facemodels.losses import Decoded, Objective, Truth, truth_from_faces
+from facemodels.losses import Decoded, Objective, Read, Truth, truth_from_faces
 from facemodels.morphable import MorphableModel
 from facemodels.networks import fill_face
 from facemodels.networks.verification import Verifier
 from facemodels.parallel import gather, processes
 from facemodels.training.adversary import Adversary, held_still
-
-_RAMPED = ("decorrelation", "carried_codes", "swapped_codes", "cycle")
-"""Terms that codes which say nothing satisfy best: from the start, they would keep the encoder from learning."""
 
 _LONGEST_RAMP = 0.1  # share of the run over which the adversary enters, at most
 
@@ -31,7 +28,8 @@ class StepResult:
     Attributes:
         total: The objective.
         terms: Its terms, without their weights.
-        real, fake: Photos, and the composites the network made of them, without gradients.
+        real, fake: Photos, and the composites the network made of them, without gradients; none while it learns codes
+            alone.
     """
 
     total: Float[Tensor, ""]
@@ -85,12 +83,14 @@ class TrainingStep(nn.Module):
             lenders: Photos of `Faces.swapped_row`, for the term `swapped_face`; without them the term is left out.
         """
         device = faces.image.device
+        if done < self.config.codes_first:
+            return self._read_alone(faces)
         generator = torch.Generator().manual_seed(seed)
         count = len(faces)
         ramps = self._ramps(done)
         partner = torch.randperm(count * processes(), generator=generator)[first : first + count].to(device)
-        turned = strided(first, count, self.config.turned_share if self._turns(ramps) else 0.0).to(device)
-        surround = strided(first, count, self.config.surround_share).to(device)
+        turned = strided(count, self.config.turned_share if self._turns(ramps) else 0.0).to(device)
+        surround = strided(count, self.config.surround_share).to(device)
         with torch.autocast(device.type, enabled=False):
             lent = gather(faces.expression)[partner]
             truth = truth_from_faces(faces, self.network.shape_target, lent, turned)
@@ -102,9 +102,22 @@ class TrainingStep(nn.Module):
             total, terms = self.objective(decoded, truth, ramps | left_out)
         return StepResult(total, terms, truth.image[surround], decoded.composite.detach())
 
+    def _read_alone(self, faces: Faces) -> StepResult:
+        """A step in which the encoder learns codes from their targets, and nothing is decoded."""
+        device = faces.image.device
+        with torch.autocast(device.type, enabled=False):
+            nobody = torch.zeros(0, dtype=torch.long, device=device)
+            truth = truth_from_faces(faces, self.network.shape_target, faces.expression, nobody)
+        pictures = truth.image.to(self.network.encoder.head.weight.dtype)
+        codes = _float(self.network.perceive(_contiguous(pictures)))
+        identity, expression = self.network.coefficients(codes)
+        with torch.autocast(device.type, enabled=False):
+            alone = dict.fromkeys(self.objective.terms, 0.0) | dict.fromkeys(TERMS_OF_CODES, 1.0)
+            total, terms = self.objective(Read(codes, expression, identity), truth, alone)
+        return StepResult(total, terms, truth.image[:0], truth.image[:0])
+
     def _turns(self, ramps: dict[str, float]) -> bool:
-        terms = ("turned_normals", "turned_face", "swapped_face", "swapped_codes", "carried_codes", "cycle")
-        return any(self._counts(name, ramps) for name in terms)
+        return any(self._counts(name, ramps) for name in TERMS_IN_ANOTHER_POSE)
 
     def _counts(self, name: str, ramps: dict[str, float]) -> bool:
         """Whether a term has any weight now."""
@@ -112,14 +125,12 @@ class TrainingStep(nn.Module):
 
     def _ramps(self, done: float) -> dict[str, float]:
         config = self.config
-        if done < config.codes_first:
-            return dict.fromkeys(self.objective.terms, 0.0) | dict.fromkeys(TERMS_OF_CODES, 1.0)
         ramps: dict[str, float] = {}
         if config.decorrelation_ramp and config.start is None:  # a trained network knows its codes apart already
-            ramps |= dict.fromkeys(_RAMPED, min(1.0, done / config.decorrelation_ramp))
+            ramps |= dict.fromkeys(TERMS_RAMPED, min(1.0, done / config.decorrelation_ramp))
         if config.adversarial_start:
             length = min(config.adversarial_start, _LONGEST_RAMP)
-            ramps["adversarial"] = min(1.0, max(0.0, done - config.adversarial_start) / length)
+            ramps["adversarial"] = min(1.0, max(0.0, done - config.adversary_enters) / length)
         return ramps
 
     def _decode(
@@ -217,19 +228,21 @@ class TrainingStep(nn.Module):
         return own, others[:again] if again else None, others[again:] if len(parts) > 2 else None
 
 
-def strided(first: int, count: int, share: float) -> Int[Tensor, " rows"]:
-    """Rows that are in a share of a batch, evenly spread; the same faces however the batch is split.
+def strided(count: int, share: float) -> Int[Tensor, " rows"]:
+    """Rows that are in a share of a process's part of the batch, evenly spread, at least one.
+
+    Every process has as many, so that means over processes are means over faces. Where `count * share` is a whole
+    number, they are together the rows of the whole batch.
 
     Args:
-        first: Number, in the whole batch, of row 0.
         count: Rows of this part.
         share: From 0 to 1.
 
     Example:
-        >>> strided(0, 8, 0.25).tolist(), strided(4, 4, 0.25).tolist()
-        ([3, 7], [3])
+        >>> strided(8, 0.25).tolist(), strided(4, 0.25).tolist(), strided(2, 0.25).tolist()
+        ([3, 7], [3], [0])
     """
-    number = torch.arange(first, first + count).double()
+    number = torch.arange(count).double()
     chosen = ((number + 1) * share + 1e-9).floor() > (number * share + 1e-9).floor()
     rows = chosen.nonzero().flatten()
     return rows if len(rows) or share == 0 else torch.zeros(1, dtype=torch.long)

@@ -36,6 +36,17 @@ def test_parts_together_are_the_whole(codes):
     assert_close(again.context.indices[2], codes.context.indices[2])
 
 
+def test_a_shared_context_stays_one(codes, tmp_path):
+    """So that it is held and written once, also of some of the faces."""
+    codes = dataclasses.replace(codes, background_context=codes.context)
+    for some in (codes[1:3], codes[-1], Codes.cat([codes[:1], codes[1:]])):
+        assert some.background_context is some.context
+        some.save(tmp_path / "some.safetensors")
+        assert_close(Codes.load(tmp_path / "some.safetensors").context.skips[0], some.context.skips[0])
+    apart = Codes.cat([codes[:1], dataclasses.replace(codes[1:], background_context=codes.context[1:])])
+    assert_close(apart.background_context.skips[0], codes.context.skips[0])
+
+
 def test_replace_changes_one_code_only(codes):
     swapped = codes.replace(expression=codes.expression.flip(0))
     assert_close(swapped.expression[0], codes.expression[3])

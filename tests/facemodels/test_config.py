@@ -1,3 +1,6 @@
+import dataclasses
+import re
+
 import pytest
 
 from facemodels.config import PRESETS, LossWeights, NetworkConfig, TrainingConfig, preset
@@ -93,11 +96,31 @@ def test_sizes_that_make_no_network(sizes, wrong):
 
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
-    [("batch", 0, "at least 1"), ("turned_share", 1.1, "from 0 to 1"), ("learning_rate", -1.0, "0 or more")],
+    [
+        ("batch", 0, "at least 1"),
+        ("turned_share", 1.1, "from 0 to 1"),
+        ("learning_rate", -1.0, "0 or more"),
+        ("betas", (0.9,), "two numbers from 0 to 1"),
+        ("betas", (1.5, 0.9), "two numbers from 0 to 1"),
+        ("gradient_clip", 0.0, "more than 0"),
+        ("steps", 0, "at least 1"),
+        ("minutes", 0.0, "more than 0"),
+    ],
 )
 def test_trainings_that_cannot_be(name, value, rule):
     codes = dict.fromkeys(("pose", "expression", "identity", "light"), 0.0)
     with pytest.raises(InputError, match="codes_first needs a weight of pose, expression, identity, light, all of"):
         TrainingConfig(weights=LossWeights(**codes), codes_first=0.1)
-    with pytest.raises(InputError, match=f"TrainingConfig: {name} must be {rule}, got {value}"):
+    with pytest.raises(InputError, match=re.escape(f"TrainingConfig: {name} must be {rule}, got {value}")):
         TrainingConfig(**{name: value})
+
+
+def test_terms_without_faces_or_from_the_start():
+    with pytest.raises(InputError, match="surround_share 0 leaves no faces for image_l2, image_l1, mask, adversarial"):
+        TrainingConfig(surround_share=0.0)
+    with pytest.raises(InputError, match="turned_share 0 leaves no faces for cycle; raise it"):
+        TrainingConfig(weights=LossWeights(cycle=1.0), turned_share=0.0)
+    nothing = dict.fromkeys((entry.name for entry in dataclasses.fields(LossWeights)), 0.0)
+    for weights in ({}, {"adversarial": 1.0, "decorrelation": 2.0}):
+        with pytest.raises(InputError, match="no term has a weight but those that come later"):
+            TrainingConfig(weights=LossWeights(**{**nothing, **weights}))

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from facemodels import losses
@@ -170,7 +172,12 @@ def test_codes_first(model, faces, training_config, morphable):
     """At first only the encoder learns, from the targets of the codes; then everything does."""
     config = dataclasses.replace(training_config, codes_first=0.3)
     step = TrainingStep(model, config, morphable)
-    first, then = step(faces, 0, 0.2), step(faces, 0, 0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("paint", "surround", "frontal"):  # nothing is decoded that nobody learns from
+            patch.setattr(model, name, None)
+        first = step(faces, 0, 0.2)
+    then = step(faces, 0, 0.3)
+    assert len(first.real) == len(first.fake) == 0
     assert set(first.terms) == {"pose", "expression", "identity", "light"}
     assert_close(first.total, sum(getattr(config.weights, name) * value for name, value in first.terms.items()))
     assert_close(then.total, TrainingStep(model, training_config, morphable)(faces, 0, 0.3).total)
@@ -375,9 +382,10 @@ class TestAdversary:
         adversary.k.fill_(0.3)
         with torch.no_grad():
             real_error, fake_error = (float((adversary.discriminator(v) - v).abs().mean()) for v in (real, fake))
-            loss = float(adversary.loss(real, fake))
-        assert loss == pytest.approx(real_error - 0.3 * fake_error, rel=1e-5)
-        adversary.update()
+            loss, errors = adversary.loss(real, fake)
+        assert float(loss) == pytest.approx(real_error - 0.3 * fake_error, rel=1e-5)
+        assert errors == pytest.approx({"real_error": real_error, "fake_error": fake_error}, rel=1e-5)
+        adversary.update(real_error, fake_error)
         balance = 0.5 * real_error - fake_error
         assert float(adversary.k) == pytest.approx(0.3 + 0.001 * balance, rel=1e-5)
         assert adversary.convergence == pytest.approx(real_error + abs(balance), rel=1e-5)
@@ -385,9 +393,8 @@ class TestAdversary:
     @pytest.mark.parametrize(("real", "fake", "end"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0)])
     def test_the_balance_stays_between_zero_and_one(self, adversary, real, fake, end):
         adversary.k.fill_(0.5)
-        adversary._real, adversary._fake = torch.tensor(real), torch.tensor(fake)
         for _ in range(2000):
-            adversary.update()
+            adversary.update(real, fake)
         assert float(adversary.k) == end
 
     def test_it_enters_late(self, model, faces, training_config, morphable, adversary):
@@ -397,6 +404,12 @@ class TestAdversary:
         assert "adversarial" not in early.terms and late.terms["adversarial"] > 0
         assert step._ramps(0.45)["adversarial"] == pytest.approx(0.5) and step._ramps(1.0)["adversarial"] == 1
         assert not [name for name, _ in step.named_parameters() if "discriminator" in name]
+
+    def test_it_waits_for_pictures(self, model, training_config, morphable, adversary):
+        config = dataclasses.replace(training_config, codes_first=0.5, adversarial_start=0.3)
+        step = TrainingStep(model, config, morphable, adversary)
+        ramps = [step._ramps(done)["adversarial"] for done in (0.5, 0.55, 0.6)]
+        assert ramps == pytest.approx([0.0, 0.5, 1.0])
 
 
 def test_verification_is_one_minus_the_cosine(decoded, truth, morphable):
@@ -415,6 +428,12 @@ def test_verification_is_one_minus_the_cosine(decoded, truth, morphable):
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.3, 1.0, 0.0])
 def test_rows_do_not_depend_on_how_the_batch_is_split(share):
-    whole = strided(0, 40, share).tolist()
-    parts = [first + row for first in (0, 20) for row in strided(first, 20, share).tolist()]
+    whole = strided(40, share).tolist()
+    parts = [first + row for first in (0, 20) for row in strided(20, share).tolist()]
     assert whole == parts and len(whole) == 40 * share
+
+
+@given(st.integers(1, 50), st.floats(0, 1))
+def test_a_share_of_the_rows_is_never_empty_and_never_too_large(count, share):
+    rows = strided(count, share)
+    assert len(rows.unique()) == len(rows) and len(rows) == (max(1, int(count * share + 1e-9)) if share else 0)

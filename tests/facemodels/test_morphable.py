@@ -1,20 +1,14 @@
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from outside import ICT
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from facemodels.errors import InputError
 from facemodels.morphable import MorphableModel
-
-ICT_FILE = (
-    Path(os.environ.get("FACEMODELS_ICT") or Path(__file__).parents[2] / "../shared/data/ict-facekit")
-    / "ict_facekit_light_face.npz"
-)
 
 
 def small_model(**changes):
@@ -185,9 +179,9 @@ class TestIctFaceKit:
         with pytest.raises(InputError, match="is a damaged npz file"):
             MorphableModel.load(tmp_path / "other.npz")
 
-    @pytest.mark.skipif(not ICT_FILE.is_file(), reason="no ICT-FaceKit file: set FACEMODELS_ICT to its folder")
+    @pytest.mark.skipif(not ICT.is_file(), reason=f"needs {ICT}")
     def test_real_file(self):
-        model = MorphableModel.load(ICT_FILE)
+        model = MorphableModel.load(ICT)
         assert (model.n_vertices, model.n_identity, model.n_expression) == (6706, 100, 28)
         right_eye, left_eye = (model.mean[model.landmarks[a:b]].mean(dim=0) for a, b in ((36, 42), (42, 48)))
         assert 58 < left_eye[0] - right_eye[0] < 68  # mm; the subject's left is to the viewer's right

