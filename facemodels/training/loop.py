@@ -89,9 +89,8 @@ def train(
     A run of `training.steps` steps that is interrupted and resumed gives, on a CPU, the same numbers as one that was
     not: the order of faces and every draw depend on the seed and on how far the run is, alone. Ctrl-C and SIGTERM
     leave a checkpoint behind. Processes that `accelerate launch` or `torchrun` started share the work: `batch` faces
-    each, and the same result as one process with all of them, where the shares of `batch` that the settings name are whole
-    numbers of faces. A step whose objective or gradient is not finite is
-    skipped and counted.
+    each, and the same result as one process with all of them, where `surround_share` and `turned_share` of a batch are
+    whole numbers of faces. A step whose objective or gradient is not finite is skipped and counted.
 
     A finished run has a folder `model`: the network in the gauge of `facemodels.gauge`: with white identity codes and,
     if `separate_identity` asks for it, without what follows from the expression.

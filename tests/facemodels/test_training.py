@@ -488,7 +488,7 @@ def test_refusals(prepared, tmp_path, settings):
         train(prepared, tmp_path, **shortened(settings, batch=17))
     with pytest.raises(InputError, match="the term face_mask needs a network with a mask of its own"):
         train(prepared, tmp_path, **{**settings, "network": dataclasses.replace(settings["network"], face_mask=False)})
-    with pytest.raises(InputError, match="decorrelation, .* compare faces of a batch: set a batch of two"):
+    with pytest.raises(InputError, match=r"decorrelation, .* compare faces of a batch: set a batch of two"):
         train(prepared, tmp_path, **shortened(settings, batch=1))
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="file could not be written to"):
