@@ -121,7 +121,7 @@ class TaughtReader:
         self.sizes = {name: value.shape[1] for name, value in values.items()}
         self._scaler = StandardScaler()
         self._parts = PCA(min(components, len(images)), svd_solver="randomized", random_state=0)
-        features = self._parts.fit_transform(self._scaler.fit_transform(_describe(images)))
+        features = self._parts.fit_transform(self._scaler.fit_transform(describe(images)))
         self._width = float(np.sqrt(features.var(0).sum()))
         self._targets = StandardScaler()
         targets = self._targets.fit_transform(np.concatenate([value.cpu().numpy() for value in values.values()], 1))
@@ -130,7 +130,7 @@ class TaughtReader:
 
     def read(self, images: Float[Tensor, "n 3 h w"]) -> Reading:
         """The factors of aligned pictures in [0, 1]."""
-        features = self._parts.transform(self._scaler.transform(_describe(images))) / self._width
+        features = self._parts.transform(self._scaler.transform(describe(images))) / self._width
         told = torch.from_numpy(self._targets.inverse_transform(self._regression.predict(features))).float()
         values = dict(zip(self.sizes, told.split(list(self.sizes.values()), 1), strict=True))
         if "pose" in values:
@@ -216,7 +216,8 @@ def _among(values: Tensor, found: Tensor) -> Tensor:
     return everyone
 
 
-def _describe(images: Tensor) -> Float[np.ndarray, "n features"]:
+def describe(images: Float[Tensor, "n 3 h w"]) -> Float[np.ndarray, "n features"]:
+    """Histograms of oriented gradients and colours at 16 x 16 pixels, of pictures in [0, 1]."""
     colours = adaptive_avg_pool2d(images.float(), 16).flatten(1).cpu().numpy()
     small = adaptive_avg_pool2d(images.float(), SIZE) if images.shape[-1] > SIZE else images
     photos = small.permute(0, 2, 3, 1).cpu().double().numpy()

@@ -22,7 +22,7 @@ from facemodels.evaluation.gates import gates
 from facemodels.evaluation.measures import Codings, encode_all, reconstruction, without_context
 from facemodels.evaluation.persons import identity_kept, person_in_codes
 from facemodels.evaluation.pose_swaps import cycle, in_other_pose, pose_shares
-from facemodels.evaluation.swaps import PixelJudge, swap_rates
+from facemodels.evaluation.swaps import EdgeJudge, Judge, PixelJudge, swap_rates
 from facemodels.evaluation.tables import read_table
 from facemodels.networks.verification import Verifier
 
@@ -176,7 +176,7 @@ def evaluate(
     *,
     split: str = "test",
     teacher: PreparedSet | None = None,
-    judge: PixelJudge | None = None,
+    judge: Judge | None = None,
     verifier: Verifier | None = None,
     limit: int | None = None,
 ) -> Report:
@@ -307,14 +307,18 @@ class Labels:
         return cls(label, np.array([table[name][label].strip() in ("1", "true", "True") for name in names]), persons)
 
 
-def teach_judge(prepared: PreparedSet, path: Path | None, label: str) -> PixelJudge | None:
-    """A judge of swaps that has seen at most 4000 faces of the split "train"; None if they do not show both labels."""
+def teach_judge(prepared: PreparedSet, path: Path | None, label: str) -> Judge | None:
+    """A judge of swaps that has seen at most 4000 faces of the split "train"; None if they do not show both labels.
+
+    Of photos with a table of labels it looks at pixels, of rendered faces, which come in all poses, at edges.
+    """
     rows = prepared.split("train")
     shown = Labels.of(prepared, "train", path, label).shown
     chosen = spread(len(rows), _TAUGHT).tolist()
     if shown is None or not _both(shown[chosen]):
         return None
-    return PixelJudge(faces_from_rows(rows.select(chosen)).pictures(), shown[chosen])
+    kind = PixelJudge if path else EdgeJudge
+    return kind(faces_from_rows(rows.select(chosen)).pictures(), shown[chosen])
 
 
 def read_labels(path: Path, label: str) -> dict[str, dict[str, str]]:

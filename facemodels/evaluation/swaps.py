@@ -16,6 +16,7 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.editing import EDITABLE, exchanged
 from facemodels.evaluation.exchange import composite, paint
 from facemodels.evaluation.measures import Codings
+from facemodels.evaluation.readers import describe
 
 _SIDE = 32  # pixels of the pictures that the judge sees
 
@@ -31,7 +32,7 @@ class SwapRates:
         face: Share of swaps of all codes of the face at once that do; mask and background still show something of the
             own label, and a swap of a single code can hardly do more.
         reconstruction: Share of plain reconstructions in which the judge sees the own label: the ceiling.
-        photos: Share of real held-out photos in which it does.
+        photos: Share of their photos in which it does.
     """
 
     pairs: int
@@ -65,6 +66,30 @@ class PixelJudge:
         return self.pipeline.predict(_pixels(images))
 
 
+class EdgeJudge:
+    """Logistic regression on edges and colours, both labels weighing the same: for faces in all poses.
+
+    Of FaceFactors, where heads turn and one face in six is happy, `PixelJudge` tells two thirds when both labels count
+    the same, this one nine tenths.
+
+    Args:
+        images: Pictures to learn from, in [0, 1]; those of 4000 faces take half a minute.
+        labels: What they show.
+    """
+
+    def __init__(self, images: Float[Tensor, "n 3 h w"], labels: Bool[np.ndarray, " n"]):
+        regression = LogisticRegression(C=0.01, max_iter=300, class_weight="balanced")
+        self.pipeline: Pipeline = make_pipeline(StandardScaler(), regression)
+        self.pipeline.fit(describe(images), labels)
+
+    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Bool[np.ndarray, " n"]:
+        """What the images show."""
+        return self.pipeline.predict(describe(images))
+
+
+Judge = PixelJudge | EdgeJudge
+
+
 def _pixels(images: Tensor) -> np.ndarray:
     return F.avg_pool2d(images, images.shape[-1] // _SIDE).flatten(1).cpu().numpy().astype(np.float64)
 
@@ -74,7 +99,7 @@ def swap_rates(
     images: Float[Tensor, "n 3 h w"],
     codings: Codings,
     labels: Bool[np.ndarray, " n"],
-    judge: PixelJudge,
+    judge: Judge,
     seed: int = 0,
     donors: Codings | None = None,
 ) -> SwapRates:
@@ -110,5 +135,5 @@ def swap_rates(
         identity=obeys("identity"),
         face=obeys(*EDITABLE),
         reconstruction=float((judge(source.image) == labels[differ]).mean()),
-        photos=float((judge(images) == labels).mean()),
+        photos=float((judge(images[torch.from_numpy(differ)]) == labels[differ]).mean()),
     )

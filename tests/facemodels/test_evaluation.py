@@ -14,7 +14,7 @@ from facemodels.errors import InputError
 from facemodels.evaluation import Codings, encode_all, measure, swap_rates
 from facemodels.evaluation.measures import angle_between, nearest_rotation, normals_error, overlap, psnr, quality, ssim
 from facemodels.evaluation.report import LINES, Labels, Report, evaluate, reaches, read_labels, teach_judge
-from facemodels.evaluation.swaps import PixelJudge
+from facemodels.evaluation.swaps import EdgeJudge, PixelJudge
 from facemodels.networks import Context
 from facemodels.rendering import euler_to_matrix
 
@@ -160,9 +160,10 @@ class _Swapper:
 
 
 @torch.no_grad()
-def test_swap_rates_tell_obedient_networks_from_others(model, smiles):
+@pytest.mark.parametrize("kind", [PixelJudge, EdgeJudge])
+def test_swap_rates_tell_obedient_networks_from_others(model, smiles, kind):
     images, labels = smiles
-    judge = PixelJudge(images[:40], labels[:40])
+    judge = kind(images[:40], labels[:40])
     good, bad = (
         swap_rates(network, images[40:], network.codings(model, images[40:]), labels[40:], judge)
         for network in (_Swapper(True), _Swapper(False))
@@ -171,6 +172,14 @@ def test_swap_rates_tell_obedient_networks_from_others(model, smiles):
     assert (good.expression, good.identity, good.face) == (1.0, 0.0, 1.0)
     assert (bad.expression, bad.identity, bad.face) == (0.0, 1.0, 1.0)
     assert good.pairs == bad.pairs > 0
+
+
+def test_the_judge_of_edges_sees_a_rare_label():
+    images = torch.rand(200, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    labels = np.arange(200) % 8 == 0
+    images[torch.from_numpy(labels), :, 20:44] *= torch.linspace(0.5, 1.0, 64)  # faint beside the noise
+    judged = EdgeJudge(images[:120], labels[:120])(images[120:])
+    assert judged[labels[120:]].mean() >= 0.7 and judged[~labels[120:]].mean() <= 0.2
 
 
 @torch.no_grad()
@@ -296,6 +305,7 @@ class TestLabels:
         assert alone.faces == 16 and alone.label is None and "person_auc" in alone.measures
         taught = evaluate(model, synthetic, split="all", teacher=synthetic)
         assert taught.label == "emotion" and taught.pairs > 0
+        assert isinstance(teach_judge(synthetic, None, "Smiling"), EdgeJudge)
         assert evaluate(model, synthetic, split="all", teacher=prepared).label is None
 
     def test_refusals(self, prepared, tmp_path):
