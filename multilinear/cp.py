@@ -64,10 +64,10 @@ def cp_loss(
     """Squared error of a CP model: `||tensor - cp_to_tensor(factors, weights=weights)||²`, summed over all entries.
 
     For real float32 and float64 tensors the model is never formed. The loss is expanded into
-    `||x||² - 2 <x, m> + ||m||²`, whose last term needs the factors' Gram matrices only; near a perfect fit, where these
-    terms cancel, the squared differences are summed in blocks instead. To choose, the function looks at the value, for
-    which a GPU has to be waited for. Inside `torch.func`, forward mode and compiled graphs, where it cannot look, and
-    for other dtypes it forms the model.
+    `||x||² - 2 <x, m> + ||m||²`, whose last term needs the factors' Gram matrices only. Near a perfect fit, where these
+    terms cancel, and where components nearly cancel each other, the squared differences are summed in blocks instead.
+    To choose, the function looks at the value, for which a GPU has to be waited for. Inside `torch.func`, forward mode
+    and compiled graphs, where it cannot look, and for other dtypes it forms the model.
 
     Args:
         tensor: Tensor of shape `(I_0, ..., I_N)`.
@@ -104,9 +104,9 @@ def cp_loss(
     tensor, *weighted = promote_for_product([tensor, *_weighted(factors, weights)])
     if not _is_plain(tensor):
         return squared_error(_cp.cp_to_tensor(weighted), tensor)
-    loss, norm = _cp_loss.expanded(tensor, weighted)
-    # Rounding leaves an error of about eps * norm; this keeps its share of the loss below eps ** 0.75.
-    if loss.detach() > torch.finfo(tensor.dtype).eps ** 0.25 * norm.detach():
+    loss, size = _cp_loss.expanded(tensor, weighted)
+    # Rounding leaves an error of about eps * size; this keeps its share of the loss below eps ** 0.75.
+    if loss.detach() > torch.finfo(tensor.dtype).eps ** 0.25 * size:
         return loss
     return _cp_loss.by_residuals(tensor, weighted)
 

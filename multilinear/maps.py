@@ -14,6 +14,7 @@ from multilinear.autograd import multilinear_loss as _multilinear_loss
 from multilinear.autograd import multilinear_map as _multilinear_map
 from multilinear.autograd._dtypes import promote_for_product
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
+from multilinear.autograd.face_splitting import count
 
 Reduction = Literal["sum", "mean", "none"]
 
@@ -110,14 +111,17 @@ def multilinear_loss(
             f"multilinear_loss: target must have the shape of the map, {expected}, got {tuple(target.shape)}; "
             f"the batch comes first"
         )
-    if _factored.applies(core, [target, *inputs]):
-        target, core = _factored.tap_target(target, core, inputs), core.detach()
-    core, rows = _one_batch(*promote_for_product([core, *inputs]))
-    samples = target.shape[:-1].numel()
-    if reduction != "none" and _multilinear_loss.is_supported(target, core, rows):
+    in_factors = _factored.applies(core, [target, *inputs])
+    weight, rows = _one_batch(*promote_for_product([core.detach() if in_factors else core, *inputs]))
+    if not (target.is_floating_point() or target.is_complex()):  # integers carry no gradient back to the core
+        target = target.to(torch.promote_types(weight.dtype, torch.float32))
+    if in_factors:
+        target = _factored.tap_target(target, core, inputs)
+    samples = count(target.shape[:-1])
+    if reduction != "none" and _multilinear_loss.is_supported(target, weight, rows):
         scale = 1 / samples if reduction == "mean" else 1
-        return _multilinear_loss.multilinear_loss(target.reshape(samples, -1), core, rows, scale)
-    prediction = _multilinear_map.multilinear_map(core, rows).reshape(target.shape)
+        return _multilinear_loss.multilinear_loss(target.reshape(samples, -1), weight, rows, scale)
+    prediction = _multilinear_map.multilinear_map(weight, rows).reshape(target.shape)
     if reduction == "none":
         return squared_error(prediction, target, per_sample=True)
     total = squared_error(prediction, target)
@@ -210,10 +214,12 @@ def _one_batch(core: Tensor, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The same problem with every input a matrix, one row a sample, and what is constant multiplied into the core."""
     batch = _batch_shape(inputs)
     varying = list(inputs)
-    if batch.numel() > 1:
+    samples = count(batch)
+    if samples > 1:
         core, varying = _absorb_constants(core, varying, batch)
     return core, [
-        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(batch.numel(), -1) for z in varying
+        z if z.ndim == 2 and z.shape[:-1] == batch else z.expand(*batch, -1).reshape(samples, z.shape[-1])
+        for z in varying
     ]
 
 
@@ -222,7 +228,7 @@ def _absorb_constants(core: Tensor, inputs: list[Tensor], batch: torch.Size) -> 
     varying = []
     for mode in range(len(inputs), 0, -1):
         z = inputs[mode - 1]
-        if z.shape[:-1].numel() == 1 or _is_expanded(z):
+        if count(z.shape[:-1]) == 1 or _is_expanded(z):
             vector = z[(0,) * (z.ndim - 1)]
             core = _mode_dot.mode_dot(core, vector.unsqueeze(0), mode).squeeze(mode)
         else:

@@ -157,7 +157,7 @@ def fold(
     sizes = _checks.check_shape("fold", shape)
     mode = _checks.check_mode("fold", mode, len(sizes))
     others = _all_but(len(sizes), [mode])
-    expected = (sizes[mode], math.prod(sizes[m] for m in others))
+    expected = (sizes[mode], math.prod([sizes[m] for m in others]))
     if _shape(matrix) != expected:
         raise ValueError(
             f"fold: mode {mode} of shape {sizes} unfolds to {expected}, got a matrix of shape {_shape(matrix)}; "
@@ -221,7 +221,7 @@ def matricize(
 
 def _matricize(tensor: ArrayT, rows: list[int], columns: list[int], order: str) -> ArrayT:
     sizes = _shape(tensor)
-    shape = (math.prod(sizes[m] for m in rows), math.prod(sizes[m] for m in columns))
+    shape = (math.prod([sizes[m] for m in rows]), math.prod([sizes[m] for m in columns]))
     if order == "F":
         rows, columns = rows[::-1], columns[::-1]
     return reshape(permute(tensor, [*rows, *columns]), shape)
@@ -229,11 +229,16 @@ def _matricize(tensor: ArrayT, rows: list[int], columns: list[int], order: str) 
 
 def _ordered(tensor: ArrayT, order: str) -> ArrayT:
     """The tensor with its axes such that C order reads the elements in the given order."""
-    return tensor if order == "C" else permute(tensor, range(_ndim(tensor))[::-1])
+    return tensor if order == "C" else permute(tensor, _reversed(_ndim(tensor)))
 
 
 def _unordered(vector: ArrayT, sizes: tuple[int, ...], order: str) -> ArrayT:
-    return reshape(vector, sizes) if order == "C" else permute(reshape(vector, sizes[::-1]), range(len(sizes))[::-1])
+    return reshape(vector, sizes) if order == "C" else permute(reshape(vector, sizes[::-1]), _reversed(len(sizes)))
+
+
+def _reversed(ndim: int) -> list[int]:
+    """The axes from the last to the first; torch.compile cannot slice the range itself."""
+    return list(range(ndim))[::-1]
 
 
 def _all_but(ndim: int, modes: list[int]) -> list[int]:

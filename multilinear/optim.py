@@ -37,7 +37,7 @@ def factor_gradients(module: Module, *, enabled: bool = True, smallest: int = SM
 
     Args:
         module: A layer, or a module with layers somewhere inside.
-        enabled: False takes it back.
+        enabled: False takes it back, from all cores.
         smallest: Numbers of a core from which on it is done; a small gradient is faster dense.
 
     Returns:
@@ -63,11 +63,12 @@ def factor_gradients(module: Module, *, enabled: bool = True, smallest: int = SM
         The Gram matrix of a Khatri-Rao product: Kolda and Bader, "Tensor Decompositions and Applications", SIAM Review
         51(3), 2009, sec. 2.6. AdamW: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
-    cores = _cores(module, smallest)
-    for weight in cores.values():
-        setattr(weight, MARK, enabled)
+    cores = _cores(module, smallest if enabled else 0)
+    for layer in cores.values():
+        setattr(layer, MARK, enabled)
+        setattr(layer.weight, MARK, enabled)
         if enabled and _is_parallel():
-            dist.broadcast(weight.data, src=0)  # what DistributedDataParallel does for all others
+            dist.broadcast(layer.weight.data, src=0)  # what DistributedDataParallel does for all others
     ignored = set(getattr(module, "_ddp_params_and_buffers_to_ignore", ())) - set(cores)
     module._ddp_params_and_buffers_to_ignore = sorted(ignored | (set(cores) if enabled else set()))  # type: ignore
     return list(cores)
@@ -79,10 +80,11 @@ def gather_gradients(module: Module, group: "dist.ProcessGroup | None" = None) -
 
     Gathers R and the inputs of all processes, n (k + k_1 + ... + k_M) numbers of each, instead of summing
     k k_1 ... k_M. The processes may have different numbers of samples, or none. Call it after the last backward pass of
-    a step and before clipping; with one process it does nothing.
+    a step and before clipping; with one process it does nothing. Copies of the module and weights that were put in
+    the place of others (`load_state_dict(..., assign=True)`) have dense gradients, which are averaged, too.
 
     Args:
-        module: What `factor_gradients` was called with.
+        module: What `factor_gradients` was called with, or a part of it.
         group: Of processes; all by default.
 
     Example:
@@ -91,9 +93,9 @@ def gather_gradients(module: Module, group: "dist.ProcessGroup | None" = None) -
     """
     if not _is_parallel():
         return
-    for weight in _cores(module, 0).values():
-        if getattr(weight, MARK, False):
-            _average(weight, group)
+    for layer in _cores(module, 0).values():
+        if getattr(layer, MARK, False):  # the mark of its weight does not outlive the weight
+            _average(layer.weight, group)
 
 
 def _average(weight: Parameter, group: "dist.ProcessGroup | None") -> None:
@@ -136,10 +138,10 @@ def _gather(value: Tensor, processes: int, group: "dist.ProcessGroup | None") ->
     return result
 
 
-def _cores(module: Module, smallest: int) -> dict[str, Parameter]:
-    """The weights of the module's layers with a full core, by name."""
+def _cores(module: Module, smallest: int) -> dict[str, Multilinear]:
+    """The module's layers with a full core, by the name of their weight."""
     return {
-        f"{name}.weight" if name else "weight": layer.weight
+        f"{name}.weight" if name else "weight": layer
         for name, layer in module.named_modules()
         if isinstance(layer, Multilinear) and layer.core == "full" and layer.weight.numel() >= smallest
     }

@@ -111,8 +111,10 @@ def takes_formula(operator: str, elements: int, tensors: Sequence[Tensor]) -> bo
     Not for tensors that are split over processes: the operator sums small gradients over them, the tape large products.
     """
     if _backend == "auto":
+        if torch.compiler.is_compiling():  # sizes may be symbolic, and comparing them would bound them
+            return False
         small = SMALL_ON_CUDA if tensors[0].is_cuda else SMALL
-        return elements < small[operator] and not torch.compiler.is_compiling() and not is_distributed(tensors)
+        return elements < small[operator] and not is_distributed(tensors)
     return _backend == "autodiff"
 
 

@@ -28,12 +28,16 @@ BLOCK = 1 << 18
 
 
 def expanded(tensor: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The loss by its three terms, and `||x||²`, which says how far they can have cancelled."""
+    """The loss by its three terms, and the size of what is added up in them, which its rounding is relative to.
+
+    That is `||x||²` or, where components nearly cancel in the model, their inner products.
+    """
     tensor, *factors = _without_needless_gradients(tensor, *factors)
     grams = reduce(mul, (factor.mT @ factor for factor in factors))
     inner: Any = _Inner.apply(tensor, *factors)
     norm = tensor.square().sum() if tensor.requires_grad else _squared_norm(tensor)
-    return norm - 2 * inner + grams.sum(), norm
+    size = torch.maximum(norm.detach(), grams.detach().abs().sum())
+    return norm - 2 * inner + grams.sum(), size
 
 
 def by_residuals(tensor: Tensor, factors: Sequence[Tensor]) -> Tensor:

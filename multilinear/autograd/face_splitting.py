@@ -55,7 +55,7 @@ def balanced_split(sizes: Sequence[int]) -> int:
 
 
 def count(sizes: Sequence[int]) -> int:
-    """Product of sizes: `math.prod`, which torch.compile cannot follow through symbolic ones."""
+    """Product of sizes: symbolic ones do not get through `math.prod` in torch.compile, nor `numel` in torch.export."""
     total = 1
     for size in sizes:
         total = total * size
@@ -123,7 +123,8 @@ def backward_cpu(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[b
     p, q = _product(factors[:split], after), _product(factors[split:], after)
     matrices = gradient.unflatten(-1 - after, (p.shape[-1 - after], q.shape[-1 - after]))
     p, q = p.unsqueeze(-1 - after), q.unsqueeze(-2 - after)
-    of_left, of_right = torch.empty_like(p), torch.zeros_like(q)
+    of_left = torch.empty_like(p)
+    of_right = torch.zeros_like(q, dtype=torch.promote_types(q.dtype, torch.float32))  # added up over the blocks
     step = max(BLOCK * len(matrices) // matrices.numel(), 1)  # samples, or where those come last, rows of p
     scratch = torch.empty_like(matrices[:step])
     for start in range(0, len(matrices), step):
@@ -138,7 +139,7 @@ def backward_cpu(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[b
             of_right[of_block] += product.sum(-2 - after, keepdim=True)
     results = [
         *_contract(of_left.squeeze(-1 - after), factors[:split], needed[:split], after),
-        *_contract(of_right.squeeze(-2 - after), factors[split:], needed[split:], after),
+        *_contract(of_right.squeeze(-2 - after).to(q.dtype), factors[split:], needed[split:], after),
     ]
     return [result.mT if after and result is not None else result for result in results]
 

@@ -28,7 +28,7 @@ BLOCK_CUDA = 1 << 24
 """The same on a CUDA device: launches should not count."""
 
 MARK = "factored_gradient"
-"""The attribute of a parameter whose gradient is to stay factored."""
+"""The attribute of a parameter whose gradient is to stay factored, and of its layer."""
 
 _aten: Any = torch.ops.aten
 
@@ -215,7 +215,7 @@ class _Tap(torch.autograd.Function):
     def forward(ctx: Any, sign: int, value: Tensor, core: Tensor, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(core, *inputs)
         ctx.sign = sign
-        return value.view_as(value)
+        return value.detach()  # to autograd no view, so that an activation may write over it
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from multilinear.autograd import _memory
 from multilinear.autograd._dispatch import is_distributed, takes_formula
 from multilinear.autograd._operator import MultilinearOperator
+from multilinear.autograd.face_splitting import count
 
 
 def forward(tensor: Tensor, matrix: Tensor) -> Tensor:
@@ -97,8 +98,8 @@ def mode_dot(tensor: Tensor, matrix: Tensor, mode: int) -> Tensor:
         return OPERATOR(tensor, matrix)
     left, right = tensor.shape[:mode], tensor.shape[mode + 1 :]
     if mode > 1 and is_distributed([tensor]):  # merging the first mode with others would need it in equal parts
-        batch = tensor.reshape(left[0], left[1:].numel(), tensor.shape[mode], right.numel())
+        batch = tensor.reshape(left[0], count(left[1:]), tensor.shape[mode], count(right))
         return OPERATOR(batch, matrix).reshape(*left, matrix.shape[0], *right)
-    merged = tensor.reshape(left.numel(), tensor.shape[mode], right.numel())
+    merged = tensor.reshape(count(left), tensor.shape[mode], count(right))
     outer = mode in (0, tensor.ndim - 1) and takes_formula("outer_mode_dot", elements(merged, matrix), [tensor, matrix])
     return (forward if outer else OPERATOR)(merged, matrix).reshape(*left, matrix.shape[0], *right)

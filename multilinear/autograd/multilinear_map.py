@@ -39,7 +39,7 @@ def backward(gradient: Tensor, tensors: Sequence[Tensor], needed: Sequence[bool]
 def _as_matrix(core: Tensor, order: int) -> Tensor:
     """The core as `(..., k, k_1 * ... * k_M)`, without batch dimensions that are all 1: one large product is faster."""
     matrix = core.flatten(-order)
-    return matrix.reshape(matrix.shape[-2:]) if matrix.shape[:-2].numel() == 1 else matrix
+    return matrix.reshape(matrix.shape[-2:]) if face_splitting.count(matrix.shape[:-2]) == 1 else matrix
 
 
 def elements(core: Tensor, *inputs: Tensor) -> int:

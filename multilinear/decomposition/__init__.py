@@ -1,8 +1,9 @@
 """Decompositions: Tucker and CP models, TensorFaces of labelled images, Khatri-Rao factors of unlabelled samples.
 
-All are fits without gradients, on the operators of `multilinear`, in float32 or float64, on the device of what is
-passed; none changes it. Iterations report to `progress` (a `Sweep` each), which may end them by raising
-`StopIteration`. Ctrl-C goes through: a function then returns nothing, a `KhatriRaoFactorization` keeps its last sweep.
+All are fits without gradients, on the operators of `multilinear`, in float32 or float64, also inside `torch.autocast`,
+on the device of what is passed; none changes it. Iterations report to `progress` (a `Sweep` each), which may end them
+by raising `StopIteration`. Ctrl-C goes through: a function then returns nothing, a `KhatriRaoFactorization` keeps its
+last sweep.
 """
 
 from multilinear.decomposition._cp_als import cp_als as cp_als

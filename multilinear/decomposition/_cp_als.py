@@ -24,6 +24,7 @@ from multilinear.decomposition._iterations import (
     random_matrix,
     relative_error,
     squared_norm,
+    without_autocast,
 )
 from multilinear.decomposition._models import CPDecomposition
 from multilinear.decomposition._solve import leading, signs_of, solve_gram
@@ -34,6 +35,7 @@ Init = Literal["svd", "random"] | Sequence[Tensor]
 Acceleration = Literal["extrapolation", "none"]
 
 
+@without_autocast
 def cp_als(
     tensor: Float[Tensor, "..."],
     rank: int,

@@ -16,10 +16,12 @@ from multilinear.decomposition._iterations import (
     check_data,
     relative_error,
     squared_norm,
+    without_autocast,
 )
 from multilinear.decomposition._models import CPDecomposition
 
 
+@without_autocast
 def cp_gradient(
     tensor: Float[Tensor, "..."],
     rank: int,
@@ -43,7 +45,7 @@ def cp_gradient(
         init: "svd" (leading singular vectors of every unfolding, normal numbers beyond them), "random" (normal), or one
             matrix `(I_m, R)` for every mode.
         starts: How many starts to try; those after the first are random. The best is returned.
-        max_iterations: Most iterations of L-BFGS in a start.
+        max_iterations: Most iterations of L-BFGS in a start, which may take a quarter more evaluations than that.
         tolerance: A start ends when the loss relative to the tensor's norm changes by no more than this in an
             iteration, or no entry of its gradient is larger.
         ridge: Weight of the factors' squared norms beside the squared error of the tensor scaled to norm 1. A little,
@@ -121,8 +123,8 @@ class _Descent:
                 self.optimizer.step(self._evaluate)
         except StopIteration:
             return
-        iterations = self.optimizer.state[self.factors[0]]["n_iter"]
-        self.converged = iterations < self.stopping.max_iterations
+        done, (most,) = self.optimizer.state[self.factors[0]], self.optimizer.param_groups
+        self.converged = done["n_iter"] < most["max_iter"] and done["func_evals"] < most["max_eval"]
 
     def _evaluate(self) -> Tensor:
         self.optimizer.zero_grad()

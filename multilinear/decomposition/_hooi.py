@@ -21,6 +21,7 @@ from multilinear.decomposition._iterations import (
     random_matrix,
     relative_error,
     squared_norm,
+    without_autocast,
 )
 from multilinear.decomposition._models import TuckerDecomposition
 from multilinear.decomposition._solve import leading
@@ -29,6 +30,7 @@ from multilinear.decomposition._tucker_error import squared_residual
 Factors = list[Tensor | None]
 
 
+@without_autocast
 def tucker(
     tensor: Float[Tensor, "..."],
     ranks: int | Sequence[int | None],

@@ -9,7 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from multilinear.contractions import mode_dot, multi_mode_dot
-from multilinear.decomposition._iterations import check_data, check_positive, relative_error, squared_norm
+from multilinear.decomposition._iterations import (
+    check_data,
+    check_positive,
+    relative_error,
+    squared_norm,
+    without_autocast,
+)
 from multilinear.decomposition._models import TuckerDecomposition
 from multilinear.decomposition._solve import leading
 from multilinear.decomposition._tucker_error import squared_residual
@@ -17,6 +23,7 @@ from multilinear.decomposition._tucker_error import squared_residual
 Truncation = Literal["sequential", "classic"]
 
 
+@without_autocast
 def hosvd(
     tensor: Float[Tensor, "..."],
     ranks: int | Sequence[int | None] | None = None,

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 State = TypeVar("State")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,17 @@ class Sweep:
 
 Progress = Callable[[Sweep], object]
 RandomState = int | torch.Generator | None
+
+
+def without_autocast(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The function in the precision of what it gets, also in a region of autocast, which would round its products."""
+
+    @wraps(function)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from multilinear.decomposition._iterations import (
     random_matrix,
     relative_error,
     squared_norm,
+    without_autocast,
 )
 from multilinear.decomposition._solve import leading, polar, signs_of, solve_gram
 from multilinear.maps import multilinear_map
@@ -114,6 +115,7 @@ class KhatriRaoFactorization:
         self._stopping = Stopping(_NAME, max_iterations, tolerance, progress)
         self._stopping.check()
 
+    @without_autocast
     def fit(
         self, data: Float[Tensor, "n d"], *, observed: Bool[Tensor, "n d"] | None = None
     ) -> "KhatriRaoFactorization":
@@ -152,6 +154,7 @@ class KhatriRaoFactorization:
                 self._keep(problem, state, trace.errors, trace.converged)
         return self
 
+    @without_autocast
     def transform(
         self, data: Float[Tensor, "n d"], *, observed: Bool[Tensor, "n d"] | None = None, max_iterations: int = 50
     ) -> "list[Float[Tensor, 'n _']]":
@@ -185,6 +188,7 @@ class KhatriRaoFactorization:
         """Fit, and return the codes of the samples it was fitted to."""
         return self.fit(data, observed=observed).codes_
 
+    @without_autocast
     def inverse_transform(self, codes: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, "n d"]:
         """Samples from codes, one for every cause: matrices `(n, km)`, or a vector that holds for all samples."""
         return multilinear_map(self._fitted("inverse_transform"), list(codes))

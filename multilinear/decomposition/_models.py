@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multilinear.contractions import mttkrp, multi_mode_dot
 from multilinear.cp import cp_to_tensor
-from multilinear.decomposition._iterations import check_data
+from multilinear.decomposition._iterations import check_data, without_autocast
 from multilinear.decomposition._solve import solve_gram
 
 
@@ -40,6 +40,7 @@ class TuckerDecomposition:
         """The model as a tensor of shape `(I_0, ..., I_N)`."""
         return self.inverse_transform(self.core)
 
+    @without_autocast
     def transform(self, tensors: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Core of other tensors in the same factors: the closest one, as the factors are orthonormal.
 
@@ -51,6 +52,7 @@ class TuckerDecomposition:
         """
         return self._apply(tensors, [None if factor is None else factor.mT for factor in self.factors])
 
+    @without_autocast
     def inverse_transform(self, cores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Tensors of shape `(..., I_0, ..., I_N)` from cores `(..., R_0, ..., R_N)`."""
         return self._apply(cores, self.factors)
@@ -82,10 +84,12 @@ class CPDecomposition:
         """Relative error of the model."""
         return self.errors[-1]
 
+    @without_autocast
     def to_tensor(self) -> Float[Tensor, "..."]:
         """The model as a tensor of shape `(I_0, ..., I_N)`."""
         return cp_to_tensor(self.factors, weights=self.weights)
 
+    @without_autocast
     def transform(self, tensors: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Weights of other tensors on the same components: least squares, all tensors at once.
 
@@ -101,8 +105,9 @@ class CPDecomposition:
         gram = torch.stack([factor.mT @ factor for factor in self.factors]).prod(0)
         return solve_gram(gram, inner).reshape(*batch, -1)
 
+    @without_autocast
     def inverse_transform(self, weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Tensors of shape `(..., I_0, ..., I_N)` from weights `(..., R)`."""
         batch = weights.shape[:-1]
-        tensors = cp_to_tensor([weights.reshape(batch.numel(), -1), *self.factors])
+        tensors = cp_to_tensor([weights.reshape(batch.numel(), weights.shape[-1]), *self.factors])
         return tensors.reshape(*batch, *tensors.shape[1:])

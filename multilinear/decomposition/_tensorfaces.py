@@ -13,7 +13,7 @@ from torch import Tensor
 from multilinear.decomposition._codes import Projector, anchor
 from multilinear.decomposition._hooi import tucker
 from multilinear.decomposition._hosvd import hosvd
-from multilinear.decomposition._iterations import Progress, check_data, check_positive
+from multilinear.decomposition._iterations import Progress, check_data, check_positive, without_autocast
 from multilinear.maps import multilinear_map
 from multilinear.matricization import unfold
 
@@ -42,6 +42,7 @@ class TensorFaces:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.factors))
 
+    @without_autocast
     def transform(
         self, images: Float[Tensor, "n ..."], *, max_iterations: int = 50
     ) -> "dict[str, Float[Tensor, 'n _']]":
@@ -62,6 +63,7 @@ class TensorFaces:
         codes = anchor(codes, [factor.mean(0) for factor in self.factors.values()])
         return dict(zip(self.names, codes, strict=True))
 
+    @without_autocast
     def inverse_transform(self, codes: Mapping[str, Float[Tensor, "..."]]) -> Float[Tensor, "n ..."]:
         """Images from codes, one for every cause: matrices `(n, R_m)`, or a vector that holds for all images.
 
@@ -77,6 +79,7 @@ class TensorFaces:
             pixels = pixels @ self.basis.mT
         return pixels.reshape(*pixels.shape[:-1], *self.shape)
 
+    @without_autocast
     def predict(self, images: Float[Tensor, "n ..."]) -> "dict[str, Shaped[Tensor, 'n']]":
         """For every cause the label of the level whose code makes the smallest angle with the image's.
 
@@ -106,6 +109,7 @@ class TensorFaces:
         return images.reshape(len(images), math.prod(self.shape)).to(self.core)
 
 
+@without_autocast
 def tensorfaces(
     images: Float[Tensor, "n ..."],
     labels: Mapping[str, Shaped[Any, "n"]],

@@ -100,6 +100,19 @@ class TestCPLoss:
         ml.cp_loss(*close_model(1e-3))
         assert taken == ["residuals"]
 
+    def test_accurate_where_components_nearly_cancel(self):
+        at, direction = (random_tensors([(20, 1)] * 3, dtype=torch.float32, seed=seed) for seed in (0, 1))
+        pairs = [torch.cat([a, a + 1e-4 * b], 1) for a, b in zip(at, direction, strict=True)]
+        factors = [(1e4 ** (1 / 3) * pair).requires_grad_() for pair in pairs]
+        (x,) = random_tensors([(20, 20, 20)], dtype=torch.float32, seed=2)
+        results = {}
+        for backend in ("torch", "autodiff"):
+            with ml.use(backend):
+                loss = ml.cp_loss(x, factors, weights=torch.tensor([1.0, -1.0]))
+            results[backend] = [loss, *torch.autograd.grad(loss, factors)]
+        for ours, theirs in zip(results["torch"], results["autodiff"], strict=True):
+            assert (ours - theirs).norm() < 1e-3 * theirs.norm()
+
     @pytest.mark.parametrize("block", [1, 20, 1 << 18])
     @pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) > 1], ids=str)
     def test_residuals_in_blocks(self, shape, block, monkeypatch):

@@ -80,6 +80,19 @@ class TestFits:
         assert model.error < 2e-4
 
     @pytest.mark.parametrize("fit", FITS)
+    def test_autocast_changes_nothing(self, fit):
+        tensor = exact((4, 5, 6), 3, dtype=torch.float32)
+        model = fit(tensor, 3, max_iterations=50)
+        results = [*model.factors, model.weights, model.to_tensor(), model.transform(tensor)]
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = fit(tensor, 3, max_iterations=50)
+            again = [*inside.factors, inside.weights, inside.to_tensor(), inside.transform(tensor)]
+            decoded = inside.inverse_transform(inside.weights)
+        assert inside.errors == model.errors
+        for actual, expected in zip([*again, decoded], [*results, model.to_tensor()], strict=True):
+            assert_close(actual, expected)
+
+    @pytest.mark.parametrize("fit", FITS)
     def test_rank_beyond_a_mode(self, fit):
         tensor = exact((3, 4, 5), 4)
         model = fit(tensor, 4, max_iterations=200, random_state=0)
@@ -135,6 +148,7 @@ class TestFits:
         others = model.inverse_transform(torch.tensor([[1.0, 0.0], [2.0, -3.0]], dtype=torch.float64))
         assert_close(model.transform(others), torch.tensor([[1.0, 0.0], [2.0, -3.0]], dtype=torch.float64))
         assert_close(model.transform(model.to_tensor()), model.weights)
+        assert model.inverse_transform(others.new_zeros(0, 2)).shape == (0, 4, 5, 6)
 
 
 class TestAls:
@@ -178,6 +192,12 @@ class TestAls:
 
 
 class TestGradient:
+    @pytest.mark.parametrize("iterations", [2, 3, 5])
+    def test_has_not_converged_where_evaluations_ran_out(self, iterations):
+        (tensor,) = random_tensors([(6, 7, 8)])
+        model = cp_gradient(tensor, 4, max_iterations=iterations, init="random", random_state=0)
+        assert not model.converged
+
     def test_ridge_bounds_the_factors(self):
         # a tensor of border rank 2 and rank 3: without a ridge two components grow against each other
         a, b = torch.eye(2, dtype=torch.float64)

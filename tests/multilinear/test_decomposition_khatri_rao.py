@@ -49,6 +49,23 @@ class TestFit:
         assert model.errors_[-1] < 1e-9 and model.converged_
         assert_close(model.inverse_transform(model.codes_), data, atol=1e-7, rtol=0)
 
+    @pytest.mark.parametrize("basis", ["orthonormal", "free"])
+    def test_autocast_changes_nothing(self, basis):
+        data = random_tensors([(40, 9)], dtype=torch.float32)[0]
+        seen = data < 1
+
+        def results():
+            model = KhatriRaoFactorization((2, 3), basis=basis, max_iterations=5).fit(data)
+            codes = model.transform(data, observed=seen)
+            return [model.core_, *model.codes_, *codes, model.inverse_transform(codes)], model.errors_
+
+        expected, errors = results()
+        with torch.autocast("cpu", torch.bfloat16):
+            actual, inside = results()
+        assert inside == errors
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert_close(ours, theirs)
+
     def test_comes_back_to_a_near_truth(self):
         data, core, _ = exact((2, 3), 60, 12)
         nearby = torch.linalg.qr(core.flatten(1) + 0.02 * random_tensors([(12, 6)], seed=3)[0]).Q.unflatten(1, (2, 3))

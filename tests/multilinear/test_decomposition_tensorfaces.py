@@ -40,6 +40,23 @@ class TestModel:
         assert model.error < 1e-14
         assert_close(model.inverse_transform(codes), images)
 
+    @pytest.mark.parametrize("max_iterations", [0, 5])
+    def test_autocast_changes_nothing(self, max_iterations):
+        images, labels, _, _ = ensemble(noise=0.1)
+
+        def results():
+            model = tensorfaces(images.float(), labels, components=8, max_iterations=max_iterations)
+            codes = model.transform(images.float())
+            guesses = model.predict(images.float())
+            return [model.core, *codes.values(), model.inverse_transform(codes), *guesses.values()], model.error
+
+        expected, error = results()
+        with torch.autocast("cpu", torch.bfloat16):
+            actual, inside = results()
+        assert inside == error
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert_close(ours, theirs)
+
     def test_order_and_names_of_the_labels_do_not_matter(self):
         images, labels, _, _ = ensemble(noise=0.1)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

@@ -31,6 +31,19 @@ def never_grows(errors, slack=1e-13):
     return all(after <= before + slack for before, after in itertools.pairwise(errors))
 
 
+@pytest.mark.parametrize("fit", [hosvd, tucker])
+def test_autocast_changes_nothing(fit):
+    tensor = exact((6, 7, 8), (2, 3, 2), dtype=torch.float32)
+    model = fit(tensor, (2, 3, 2))
+    expected = [model.core, *model.factors, model.to_tensor(), model.transform(tensor)]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = fit(tensor, (2, 3, 2))
+        actual = [inside.core, *inside.factors, inside.to_tensor(), inside.transform(tensor)]
+    assert inside.errors == model.errors
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close(ours, theirs)
+
+
 class TestHosvd:
     @pytest.mark.parametrize("truncation", ["sequential", "classic"])
     @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -71,6 +71,26 @@ class TestLeadingDimensions:
         assert_close(ml.multilinear_map(core, [a, b]), torch.einsum("kij,i,j->k", core, a, b))
         assert gradcheck(lambda c, *z: ml.multilinear_map(c, z), (core, a, b))
 
+    @pytest.mark.parametrize(
+        ("shapes", "batch"),
+        [
+            ([(0, 3), (4,)], (0,)),
+            ([(0, 3), (1, 4)], (0,)),
+            ([(2, 0, 3), (2, 0, 4)], (2, 0)),
+            ([(3,), (2, 0, 4)], (2, 0)),
+        ],
+        ids=str,
+    )
+    def test_empty_batch(self, shapes, batch):
+        core, *inputs = random_tensors([(5, 3, 4), *shapes], requires_grad=True)
+        target = torch.zeros(*batch, 5, dtype=torch.float64)
+        result = ml.multilinear_map(core, inputs)
+        losses = [ml.multilinear_loss(target, core, inputs, reduction=way) for way in ("sum", "mean", "none")]
+        assert result.shape == target.shape and losses[2].shape == batch
+        assert losses[0] == 0 and losses[1] == 0
+        for gradients in (torch.autograd.grad(value.sum(), (core, *inputs)) for value in (result, *losses)):
+            assert all(torch.equal(g, torch.zeros_like(x)) for g, x in zip(gradients, (core, *inputs), strict=True))
+
     @pytest.mark.parametrize("constant", [0, 1, 2])
     @pytest.mark.parametrize("form", ["vector", "row", "expanded"])
     def test_constant_input(self, constant, form):
@@ -241,6 +261,16 @@ class TestMultilinearLoss:
         assert_close(ml.multilinear_loss(target, core, inputs, reduction="none"), per_sample)
         assert_close(ml.multilinear_loss(target, core, inputs, reduction="mean"), per_sample.mean())
         assert_close(ml.multilinear_loss(target, core, inputs), per_sample.sum())
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+    def test_integer_target(self, dtype):
+        core, inputs = problem(3, 4, (2, 3), dtype=torch.float32, requires_grad=True)
+        target = torch.arange(12).reshape(3, 4)
+        loss = ml.multilinear_loss(target.to(dtype), core, inputs)
+        expected = ml.multilinear_loss(target.float(), core, inputs)
+        for actual, gradient in zip(*(torch.autograd.grad(x, (core, *inputs)) for x in (loss, expected)), strict=True):
+            assert_close(actual, gradient)
+        assert_close(loss, expected)
 
     def test_zero_residual_has_zero_gradient(self):
         core, inputs = problem(3, 4, (2, 3), requires_grad=True)

@@ -92,6 +92,27 @@ class TestMatricize:
         assert_close(ml.matricize(x, [1]), ml.unfold(x, 1))
 
 
+class TestCompiled:
+    @pytest.mark.parametrize("dynamic", [False, True])
+    @pytest.mark.parametrize("order", ORDERS)
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda x, order: ml.vec(x, order),
+            lambda x, order: ml.unvec(x.flatten(), (2, 3, 4), order),
+            lambda x, order: ml.unfold(x, 1, order),
+            lambda x, order: ml.fold(x.reshape(3, 8), 1, (2, 3, 4), order),
+            lambda x, order: ml.matricize(x, [2, 0], order=order),
+        ],
+        ids=["vec", "unvec", "unfold", "fold", "matricize"],
+    )
+    def test_compiles_into_one_graph(self, function, order, dynamic):
+        (x,) = random_tensors([(2, 3, 4)])
+        torch._dynamo.reset()
+        compiled = torch.compile(function, backend="eager", fullgraph=True, dynamic=dynamic)
+        assert_close(compiled(x, order), function(x, order))
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("call", "error", "message"),

@@ -53,6 +53,14 @@ class TestMultilinear:
         assert layer(a.view(2, 3, 3), b.view(2, 3, 4), c.view(2, 3, 2)).shape == (2, 3, 5)
 
     @pytest.mark.parametrize("core", CORES, ids=str)
+    def test_empty_batch(self, core):
+        layer, (a, b, c) = layer_with_inputs(core)
+        result = layer(a[:0], b[0], c[:1])
+        assert result.shape == (0, 5)
+        for gradient in torch.autograd.grad(result.sum(), list(layer.parameters())):
+            assert_close(gradient, torch.zeros_like(gradient))
+
+    @pytest.mark.parametrize("core", CORES, ids=str)
     def test_state_dict_round_trip(self, core):
         layer, inputs = layer_with_inputs(core, bias=True)
         buffer = io.BytesIO()
@@ -111,6 +119,16 @@ class TestMultilinear:
         actual = torch.autograd.grad(compiled(*inputs).square().sum(), list(layer.parameters()))
         for a, b in zip(actual, expected, strict=True):
             assert_close(a, b)
+
+    @pytest.mark.backend("auto")
+    @pytest.mark.parametrize("strict", [False, True])
+    @pytest.mark.parametrize("core", ["full", TuckerCore((2, 2, 3, 2)), CPCore(3)], ids=str)
+    def test_exports_with_any_number_of_samples(self, core, strict):
+        layer, (a, b, c) = layer_with_inputs(core)
+        n = torch.export.Dim("n")
+        dynamic = {"inputs": ({0: n}, {0: n}, None)}
+        program = torch.export.export(layer, (a, b, c[0]), dynamic_shapes=dynamic, strict=strict).module()
+        assert_close(program(a[:4], b[:4], c[1]), layer(a[:4], b[:4], c[1]))
 
 
 class TestErrors:

@@ -99,6 +99,28 @@ class TestTraining:
         assert type(model.core.weight.grad) is torch.Tensor
         optimizer.step()
 
+    def test_all_cores_are_taken_back(self):
+        model = Faces()
+        factor_gradients(model, smallest=0)
+        assert factor_gradients(model, enabled=False) == ["core.weight"]
+        model(*batch(0)).backward()
+        assert type(model.core.weight.grad) is torch.Tensor
+        assert model._ddp_params_and_buffers_to_ignore == []
+
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("shape", [(3,), (2, 3)])
+    def test_an_activation_in_place(self, shape, bias):
+        def gradients(factored):
+            torch.manual_seed(0)
+            layer = Multilinear(SIZES, OUTPUTS, bias=bias)
+            factor_gradients(layer, enabled=factored, smallest=0)
+            inputs = [torch.randn(*shape, size, requires_grad=True) for size in SIZES]
+            torch.nn.functional.relu(layer(*inputs), inplace=factored).square().sum().backward()
+            return [x.grad + 0 for x in (*layer.parameters(), *inputs)]
+
+        for ours, theirs in zip(gradients(True), gradients(False), strict=True):
+            assert_close(ours, theirs)
+
     def test_float32_is_as_exact_as_torch(self):
         def gradient(factored, dtype):
             model = Faces().to(dtype)
@@ -294,6 +316,21 @@ class TestFactoredGradient:
         for ours, theirs in zip(gradients(True), gradients(False), strict=True):
             assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
+    @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+    def test_the_loss_of_an_integer_target(self, reduction):
+        def gradients(factored):
+            torch.manual_seed(0)
+            core = torch.nn.Parameter(torch.randn(OUTPUTS, *SIZES))
+            core.factored_gradient = factored
+            images = torch.randint(256, (SAMPLES, OUTPUTS), dtype=torch.uint8)
+            inputs = [torch.randn(SAMPLES, size, requires_grad=True) for size in SIZES]
+            ml.multilinear_loss(images, core, inputs, reduction=reduction).sum().backward()
+            assert isinstance(core.grad, FactoredGradient) == factored
+            return [core.grad + 0, *(z.grad for z in inputs)]
+
+        for ours, theirs in zip(gradients(True), gradients(False), strict=True):
+            assert_close(ours, theirs, rtol=1e-5, atol=1e-2)  # of numbers of some thousands
+
     def test_nothing_of_its_size_is_allocated(self):
         """A step of AdamW asks for less memory than a tenth of the core."""
         layer = Multilinear((4, 16, 32), 2048)
@@ -368,6 +405,7 @@ def _parallel(rank, file):
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     for dense_rank in (None, 1):
         _train_in_parallel(rank, dense_rank)
+    _average_without_marks(rank)
     dist.destroy_process_group()
 
 
@@ -402,6 +440,22 @@ def _train_in_parallel(rank, dense_rank):
     everyone = [torch.empty_like(ours), torch.empty_like(ours)]
     dist.all_gather(everyone, ours)
     assert torch.equal(*everyone)
+
+
+def _average_without_marks(rank):
+    """What DistributedDataParallel leaves out is averaged, also where the weight has lost its mark."""
+    assigned = Faces()
+    factor_gradients(assigned, smallest=0)
+    copied = copy.deepcopy(assigned)
+    assigned.load_state_dict(copy.deepcopy(copied.state_dict()), assign=True)
+    for model in (copied, assigned):
+        wrapped = DistributedDataParallel(model)
+        wrapped(*batch(rank)).backward()
+        gather_gradients(model.core)  # a part will do
+        single = Faces()
+        (0.5 * (single(*batch(0)) + single(*batch(1)))).backward()
+        for value, other in zip(model.parameters(), single.parameters(), strict=True):
+            assert_close(value.grad, other.grad, rtol=1e-12, atol=1e-12)
 
 
 def _train_alone():

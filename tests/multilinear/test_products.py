@@ -49,6 +49,17 @@ class TestKhatriRao:
         *matrices, weights = random_tensors([(2, 3), (4, 3), (3,)], requires_grad=True)
         assert gradcheck(lambda w, *m: ml.khatri_rao(m, weights=w), (weights, *matrices))
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_gradients_of_many_16_bit_numbers(self, dtype):
+        generator = torch.Generator().manual_seed(0)
+        a, b, gradient = (torch.rand(n, 64, generator=generator).to(dtype) for n in (512, 512, 512 * 512))
+        results = [
+            torch.autograd.grad(ml.khatri_rao(factors), factors, gradient.to(factors[0].dtype))
+            for factors in ([x.detach().to(to).requires_grad_() for x in (a, b)] for to in (dtype, torch.float64))
+        ]
+        for actual, expected in zip(*results, strict=True):
+            assert_close(actual.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=0)
+
     def test_gram_identity(self):  # Kolda and Bader, sec. 2.6
         a, b = random_tensors([(5, 3), (7, 3)])
         c = ml.khatri_rao([a, b])
