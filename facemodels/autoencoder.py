@@ -388,7 +388,7 @@ def check_images(caller: str, images: Tensor, size: int = SIZE) -> None:
     if images.ndim != 4 or images.shape[1:] != (3, size, size):
         raise ValueError(
             f"{caller}: images must have shape (n, 3, {size}, {size}), got {tuple(images.shape)};"
-            " align photos with facemodels.data.load_photo, and put channels first"
+            " align photos with facemodels.data.alignment.load_photo, and put channels first"
         )
     if not images.is_floating_point():
         raise ValueError(f"{caller}: images must be floating point in [0, 1], got {images.dtype}; divide bytes by 255")

@@ -143,7 +143,7 @@ def export(
     cores: bool = False,
     pt2: bool = False,
     onnx: bool = False,
-    morphable: bool = True,
+    morphable: bool | None = None,
     facts: Mapping[str, Any] | None = None,
     images: Float[Tensor, "n 3 h w"] | None = None,
 ) -> Exported:
@@ -155,19 +155,20 @@ def export(
     Args:
         model: A trained network.
         out: Directory; made if it does not exist.
-        cores: Keep the cores of streams 1 and 3, and the morphable model. Without them `Rendering.shape`, `frontal` and
-            `frontal_normals` are None.
+        cores: Keep the cores of streams 1 and 3. Without them `Rendering.shape`, `frontal` and `frontal_normals` are
+            None.
         pt2: Also write encoder.pt2 and decoder.pt2, which `torch.export.load` reads.
         onnx: Also write encoder.onnx and decoder.onnx; needs the extra `export`.
-        morphable: Put the morphable model beside the cores. Without it `from_pretrained` must be given one to make
-            vertices; its licence may not let you pass it on.
+        morphable: Keep the morphable model, with which the coefficients make vertices also without cores; by default
+            beside the cores. Without it `from_pretrained` must be given one to make vertices; its licence may not let
+            you pass it on.
         facts: What the model card should say; the keyword arguments of `facemodels.model_card.model_card`. By default
             the card of the network is kept.
         images: Aligned crops in [0, 1], at least two, to compare pictures on; by default eight rendered faces.
 
     Raises:
-        InputError: A package is missing, a weight is too large for float16 or not finite, the network has no cores to
-            keep, or the disk is full or cannot be written to.
+        InputError: A package is missing, a weight is too large for float16 or not finite, the network has no cores or
+            no morphable model to keep, or the disk is full or cannot be written to.
         ValueError: The images have another shape, or there is only one.
 
     Example:
@@ -184,6 +185,8 @@ def export(
     """
     if onnx:
         _check_packages()
+    if morphable and model.morphable is None:
+        raise InputError("the network carries no morphable model to keep; take the checkpoint it was made of")
     images = _rendered_faces(model.config.size) if images is None else images
     check_images("export", images, model.config.size)
     if len(images) < 2:
@@ -212,7 +215,8 @@ def export(
     path = Path(out)
     card = str(model.generate_model_card(**facts)) if facts else model.card or str(model.generate_model_card())
     copy.card = _card(card, cores, agreement[WEIGHTS])
-    copy.morphable = copy.morphable if morphable else None
+    kept = cores if morphable is None else morphable
+    copy.morphable = model.morphable.to("cpu") if kept and model.morphable is not None else None
     copy.save_pretrained(path, state_dict=halved)
     for name, content in files.items():
         with whole_file(path / name) as file:

@@ -10,11 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from facemodels.errors import InputError
-from facemodels.files import whole_file
+from facemodels.files import check_place, whole_file
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Endings of names that are written as pictures."""
 
+_LONGEST_SIDES = {"WEBP": 16383, "JPEG": 65500}  # pixels
 _GAP = 4
 _LABEL = 13  # pixels of a label's letters
 _INK = (40, 40, 40)
@@ -29,21 +30,24 @@ def check_picture(path: Path, others: Sequence[str] = ()) -> None:
         others: Endings that may also be written.
 
     Raises:
-        InputError: The name does not end like a picture, or its folder does not exist.
+        InputError: The name does not end like a picture, or no file of that name can be written.
     """
     if path.suffix.lower() not in (*PICTURE_SUFFIXES, *others):
         raise InputError(f"{path} is no name for a picture; end it in {' or '.join(('.png', '.jpg', *others))}")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"the directory of {path} does not exist; make it first")
+    check_place(path)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of its name, whole or not at all.
 
     Raises:
-        InputError: The disk is full or cannot be written to.
+        InputError: The disk is full or cannot be written to, or the picture has more pixels than its format takes.
     """
     kind = Image.registered_extensions()[path.suffix.lower()]
+    most = _LONGEST_SIDES.get(kind)
+    if most is not None and max(picture.size) > most:
+        width, height = picture.size
+        raise InputError(f"{path} would be {width}x{height} pixels, a {kind} has at most {most} a side; write a .png")
     with whole_file(path) as file:
         picture.save(file, kind, **({} if kind == "PNG" else {"quality": 95}))
 

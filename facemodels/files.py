@@ -21,6 +21,9 @@ from facemodels.errors import InputError
 UNFINISHED = ".unfinished"
 """Ends the name of a file that is being written."""
 
+_LONGEST = 255  # bytes of a name
+_NO_PLACE = (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError, IsADirectoryError)
+
 
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, if it is not there.
@@ -30,6 +33,29 @@ def make_folder(path: Path) -> None:
     """
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
+    _check_folder(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        InputError: Its folder does not exist or cannot be written to, it is a folder itself, or its name is too long.
+    """
+    if not os.path.isdir(path.parent):  # unlike Path.is_dir it takes names of any length
+        raise InputError(f"the directory of {path} does not exist; make it first")
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; name a file in it")
+    if not _fits(path.name):
+        raise InputError(f"the name {path.name} is too long; choose a shorter one")
+    _check_folder(path.parent)
+
+
+def shortened(stem: str, rest: str) -> str:
+    """The start of a stem, cut so that a file that is called by it and `rest` can be written."""
+    while stem and not _fits(stem + rest):
+        stem = stem[:-1]
+    return stem
 
 
 @contextlib.contextmanager
@@ -50,7 +76,7 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
     Raises:
         InputError: The disk is full or cannot be written to.
     """
-    temporaries = [path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}") for path in paths]
+    temporaries = [path.with_name(_unfinished(path.name)) for path in paths]
     try:
         with explained(paths[0].parent):
             yield temporaries
@@ -125,9 +151,23 @@ def explained(place: Path) -> Iterator[None]:
                 f"the disk of {place} is full; what was finished is kept:"
                 " free some space and run the same command again"
             ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or number == errno.EROFS:
+        if isinstance(error, _NO_PLACE) or number in (errno.EROFS, errno.ENAMETOOLONG):
             raise InputError(f"{place} cannot be written to ({error}); choose another --out") from error
         raise
+
+
+def _check_folder(folder: Path) -> None:
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder} cannot be written to; choose another --out")
+
+
+def _unfinished(name: str) -> str:
+    return f"{name}.{os.getpid()}{UNFINISHED}"
+
+
+def _fits(name: str) -> bool:
+    """Whether a file of that name can be written."""
+    return len(os.fsencode(_unfinished(name))) <= _LONGEST
 
 
 def _sort_header(file: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from facemodels.errors import InputError
-from facemodels.files import whole_files
+from facemodels.files import check_place, whole_files
 
 FORMATS = (".ply", ".obj", ".glb")
 """Endings of the files that a mesh can be written to."""
@@ -138,12 +138,11 @@ def check_name(path: Path) -> None:
     """Refuse names that no mesh can be written to.
 
     Raises:
-        InputError: The name has another ending, or there is no such folder.
+        InputError: The name has another ending, or nothing can be written there.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path} is no name for a mesh; end it in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"the directory of {path} does not exist; make it first")
+    check_place(path)
 
 
 def _trimesh() -> Any:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from facemodels.errors import InputError
-from facemodels.files import whole_file
+from facemodels.files import check_place, whole_file
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _CODECS = {"webm": ("libvpx-vp9", "libvpx")}
@@ -28,13 +28,12 @@ def check_movie(path: Path) -> None:
     """Refuse names that cannot be written, before any work.
 
     Raises:
-        InputError: The name has another ending, or its folder does not exist; or PyAV is missing.
+        InputError: The name has another ending, or no file of that name can be written; or PyAV is missing.
     """
     suffix = path.suffix.lower()
     if suffix not in MOVIE_SUFFIXES:
         raise InputError(f"{path} is no name for a moving picture; end it in {', '.join(sorted(MOVIE_SUFFIXES))}")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"the directory of {path} does not exist; make it first")
+    check_place(path)
     if suffix != ".gif" and importlib.util.find_spec("av") is None:
         raise InputError("writing videos needs PyAV; run `pip install multilinear-faces[faces]`, or write a .gif")
 

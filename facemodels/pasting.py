@@ -20,6 +20,7 @@ from facemodels.config import SIZE
 from facemodels.data.alignment import AlignedPhoto, apply_transform, cut_out, invert
 from facemodels.editing import Edit, PhotoEdit, to_tensor
 from facemodels.figures import save_picture
+from facemodels.files import shortened
 from facemodels.networks import fill_in
 
 # Pixels of a crop of 64.
@@ -92,6 +93,8 @@ def write_pasted(
 ) -> Path:
     """Paste an edit and write the photo beside another picture, as `OUT-NUMBER-TARGET-LABEL.png`.
 
+    A target's name that is too long for this is cut.
+
     Args:
         photo: The photo, aligned.
         edited: One of what `edit_photo` made of it.
@@ -108,7 +111,8 @@ def write_pasted(
         InputError: The disk is full or cannot be written to.
     """
     pasted = paste(photo, edited.edits[label], own, detail=detail)
-    path = beside.with_name(f"{beside.stem}-{number}-{Path(edited.name).stem}-{label}{beside.suffix}")
+    before, after = f"{beside.stem}-{number}-", f"-{label}{beside.suffix}"
+    path = beside.with_name(before + shortened(Path(edited.name).stem, before + after) + after)
     save_picture(Image.fromarray(pasted), path)
     return path
 

@@ -124,8 +124,8 @@ def morphable_of(model: NeuroTensorialAutoencoder) -> MorphableModel:
     """
     if model.morphable is None:
         raise InputError(
-            "this network carries no morphable model, so its shapes have no vertices; give it the one of the set it was"
-            " trained on: from_pretrained(..., morphable=MorphableModel.load(...))"
+            "this network carries no morphable model, so its shapes have no vertices; export it again with --morphable,"
+            " or in Python give it the one of the set it was trained on: from_pretrained(..., morphable=...)"
         )
     return model.morphable
 

@@ -240,7 +240,6 @@ def steps_frames(
 
 
 @torch.no_grad()
-@torch.no_grad()
 def pasted_steps(
     model: NeuroTensorialAutoencoder,
     photo: AlignedPhoto,
@@ -256,13 +255,15 @@ def pasted_steps(
         photo: Photo to start from, its crop of the network's size.
         target: Photo whose factor is approached.
         factor: One of `facemodels.editing.EDITABLE`.
-        steps: Number of pictures.
+        steps: Number of pictures; the first is the photo itself.
         own: Codes of the photo, such as `facemodels.editing.refine` finds; by default those that the encoder reads.
     """
     crop = to_tensor(photo.crop)
     own = model.encode(crop) if own is None else own
     edit, unedited = interpolated(model, crop, to_tensor(target.crop), factor, steps, own), decode_edit(model, own)
-    return torch.cat([to_tensor(paste(photo, edit[step], unedited)) for step in range(steps)])
+    # A turned face stands before a filled background, even where it is turned by nothing: the first is the photo.
+    pictures = [photo.photo, *(paste(photo, edit[step], unedited) for step in range(1, steps))]
+    return torch.cat([to_tensor(picture) for picture in pictures])
 
 
 def mesh_pictures(

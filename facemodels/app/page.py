@@ -165,6 +165,7 @@ def _photo(label: str, which: str, path: Path, examples: Sequence[Path]) -> tupl
         label=label,
         height=230,
         type="filepath",
+        format="png",  # what is exchanged keeps its pixels
         sources=["upload", "webcam", "clipboard"],
         buttons=[],
         elem_id=f"photo-{which}",

@@ -11,6 +11,7 @@ from facemodels.cli.options import Expression, Face, Identity, Light, Model, Pos
 from facemodels.cli.photos import aligned, check_some, end_batch, name_failure, noted
 from facemodels.errors import InputError
 
+_SMOOTHEST = 1e9  # takes most off what repeats every 1,000 frames; of far more the sums cannot be solved
 _PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 
@@ -55,10 +56,12 @@ def edit(
     from facemodels.sheets import photo_edits_sheet
 
     check_picture(out)
+    factors, asked = wanted_factors(expression, pose, light, identity)
+    if baseline and not set(factors) & set(MORPHABLE_EDITABLE):
+        raise InputError("a morphable model cannot lend an identity; leave out --baseline, or ask for another factor")
     network, detector = load_network(model), MediaPipeDetector()
     size = network.config.size
     photo = aligned(source, detector, size, face)
-    factors, asked = wanted_factors(expression, pose, light, identity)
     edits = {name: [name] for name in factors} | ({"together": factors} if asked and len(factors) > 1 else {})
     crop = to_tensor(photo.crop)
     own = decode_edit(network, refined(network, crop, refine))
@@ -165,6 +168,8 @@ def animate(
     from facemodels.video import animate as animate_photo
 
     check_movie(out)
+    if smooth > _SMOOTHEST:
+        raise InputError(f"--smooth takes 0 to {_SMOOTHEST:.0e}, got {smooth}; 10 is a good choice")
     network, detector = load_network(model), MediaPipeDetector()
     photo = aligned(template, detector, network.config.size, template_face, "--template-face")
     try:

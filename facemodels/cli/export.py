@@ -11,17 +11,20 @@ from facemodels.cli.networks import load_network
 def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint or run, here or as OWNER/NAME on the Hugging Face hub.")],
     out: Annotated[Path, typer.Argument(help="Directory to write to.")],
-    cores: Annotated[bool, typer.Option("--cores", help="Keep what only training and the 3D shape need.")] = False,
+    cores: Annotated[
+        bool, typer.Option("--cores", help="Keep what only training and the 3D shape stream need.")
+    ] = False,
     pt2: Annotated[
         bool, typer.Option("--pt2", help="Also write encoder.pt2 and decoder.pt2 for torch.export.")
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write encoder.onnx and decoder.onnx.")] = False,
     morphable: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--morphable/--no-morphable", help="Put the morphable model beside the cores, if its licence lets you."
+            "--morphable/--no-morphable",
+            help="Keep the morphable model, if its licence lets you, for meshes; without this beside --cores alone.",
         ),
-    ] = True,
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="JSON of `facemodels evaluate --out`, whose figures the model card shows.")
     ] = None,

@@ -10,6 +10,7 @@ from facemodels.cli.options import Face, Model, check_choices
 from facemodels.cli.photos import check_some, end_batch, name_failure, new_name, noted
 
 _SHOWN = 12  # rows of a sheet
+_ENDING = "-0000-coefficients-turntable.gif"  # the longest that a name may get
 
 
 def reconstruct(
@@ -40,7 +41,7 @@ def reconstruct(
     """
     from facemodels.data.loading import Failure, load_photos
     from facemodels.figures import save_picture
-    from facemodels.files import make_folder
+    from facemodels.files import make_folder, shortened
     from facemodels.fitting.landmarks import MediaPipeDetector
     from facemodels.mesh import FORMATS
     from facemodels.reconstruction import SHAPES, check_shapes, morphable_of
@@ -61,7 +62,7 @@ def reconstruct(
             name_failure(photo, failed)
             continue
         one = reconstruct_photo(network, photo, detail=detail, from_photo=not albedo, wanted=shape)
-        name = new_name(Path(photo.name).stem, taken)
+        name = new_name(shortened(Path(photo.name).stem, _ENDING), taken)
         for kind, mesh in one.meshes.items():
             files = [mesh.save(out / f"{name}-{kind}.{ending}")[-1] for ending in formats]
             if turntable:

@@ -3,6 +3,7 @@
 Coordinates are continuous: pixel (0, 0) covers the square from (0, 0) to (1, 1).
 """
 
+import contextlib
 import io
 import os
 import warnings
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from facemodels.config import FIVE_POINTS, SIZE
 from facemodels.errors import InputError
-from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, find_faces
+from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, search_faces
 
 TEMPLATE = np.array(FIVE_POINTS)
 """Where the eyes' centres, the nose tip and the mouth's corners lie in the 64x64 crop, in pixels."""
@@ -91,7 +92,7 @@ def load_photo(
         raise InputError(f"faces of a photo are counted from 1, got {face}")
     name = name or _name(photo)
     image = read_image(photo, name)
-    faces = find_faces(detector, image)
+    faces = search_faces(detector, image)
     if not faces:
         raise InputError(f"no face found in {name}; try a larger or more frontal photo")
     if face > len(faces):
@@ -216,8 +217,9 @@ def _with_border(picture: Image.Image, to_image: np.ndarray, size: tuple[int, in
 def read_image(photo: str | os.PathLike[str] | bytes, name: str = "") -> UInt8[np.ndarray, "height width 3"]:
     """A photo as RGB bytes, the right way up, whatever its format.
 
-    The EXIF orientation is applied; grey, palette, CMYK and 16-bit images are converted; transparent parts become
-    white; of an animation the first frame is taken.
+    The EXIF orientation is applied; colours are taken into sRGB by the photo's own profile, if it has one; grey,
+    palette, CMYK and 16-bit images are converted; transparent parts become white; of an animation the first frame is
+    taken.
 
     Args:
         photo: Path, or the bytes of the file.
@@ -236,6 +238,8 @@ def read_image(photo: str | os.PathLike[str] | bytes, name: str = "") -> UInt8[n
                 return _to_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError as error:
         raise InputError(f"there is no photo {name}; check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{name} is a folder; name one photo in it") from error
     except UnidentifiedImageError as error:
         if name.lower().endswith((".heic", ".heif")):
             raise InputError(f"{name} is a HEIC photo, which cannot be read here; save it as JPEG") from error
@@ -264,10 +268,23 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
         full = 1.0 if picture.mode == "F" and values.max() <= 1 else full
         grey = (values / full * 255).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
+    colours = _in_srgb(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return np.asarray(picture.convert("RGB"))
+        opaque = picture.convert("RGBA").getchannel("A")
+        colours = Image.composite(colours, Image.new("RGB", picture.size, "white"), opaque)
+    return np.asarray(colours)
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """The colours by the photo's profile, such as Display P3; as they are without one that fits."""
+    profile = picture.info.get("icc_profile")
+    if profile:
+        mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(picture.mode, "RGB")
+        with contextlib.suppress(OSError, ImageCms.PyCMSError):  # damaged, or of another mode
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            to_srgb = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
+            return to_srgb.apply(picture.convert(mode))
+    return picture.convert("RGB")
 
 
 def _name(photo: str | os.PathLike[str] | bytes) -> str:

@@ -43,6 +43,7 @@ _EYES = ((33, 133), (362, 263))
 _NOSE_TIP, _MOUTH = 4, (61, 291)
 _SHORT_SIDE = 256  # pixels: smaller photos are enlarged to this before detection
 _LONG_SIDE = 2048  # pixels: larger photos are reduced to this
+_LONGEST_SIDE = 16_000  # pixels: what is long and thin is not enlarged beyond; with borders MediaPipe takes 32,767
 _CONFIDENCE = 0.3  # MediaPipe's own 0.5 misses more small photos; a bad fit is turned away later
 _BORDER = 0.5  # a photo in which no face was found gets this share of its size as a border, for faces that fill it
 
@@ -107,6 +108,20 @@ def find_faces(detector: LandmarkDetector, image: UInt8[np.ndarray, "height widt
     return [] if largest is None else [largest]
 
 
+@runtime_checkable
+class FacesSearcher(FacesDetector, Protocol):
+    """A detector that can also take the time to look from nearer by."""
+
+    def search(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Landmarks]:
+        """Landmarks of every face, also of those that `detect_all` passes over beside others; the largest first."""
+        ...
+
+
+def search_faces(detector: LandmarkDetector, image: UInt8[np.ndarray, "height width 3"]) -> list[Landmarks]:
+    """The same as `find_faces`, with those that are seen only from nearer by, if the detector looks there."""
+    return detector.search(image) if isinstance(detector, FacesSearcher) else find_faces(detector, image)
+
+
 class MediaPipeDetector:
     """MediaPipe's FaceLandmarker.
 
@@ -150,22 +165,45 @@ class MediaPipeDetector:
         Raises:
             ValueError: The image is not (height, width, 3) bytes.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"MediaPipeDetector: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}"
-            )
         small = _resized(image)
+        faces = self._large_faces(small)
+        return _landmarks(faces if len(faces) else self._small_faces(small), small, image)
+
+    def search(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Landmarks]:
+        """The same, with small faces beside large ones; it takes ten times as long.
+
+        Raises:
+            ValueError: The image is not (height, width, 3) bytes.
+        """
+        small = _resized(image)
+        faces = self._large_faces(small)
+        small_faces = [face for face in self._small_faces(small) if all(_apart(face, large) for large in faces)]
+        if len(faces):  # beside a face, what only looks like one does harm
+            small_faces = [found for face in small_faces if (found := self._middle_face(small, face)) is not None]
+        return _landmarks(np.stack([*faces, *small_faces]) if small_faces else faces, small, image)
+
+    def _middle_face(self, image: np.ndarray, face: np.ndarray) -> np.ndarray | None:
+        """A face, found again in the middle of its surroundings; None where these show none, or none when mirrored."""
+        centre, reach = face[:, :2].mean(0), np.ptp(face[:, :2], axis=0).max()
+        left, top = np.maximum(centre - reach, 0).astype(int)
+        right, bottom = np.ceil(centre + reach).astype(int)
+        around = image[top:bottom, left:right]
+        again, mirrored = (self._faces(np.ascontiguousarray(one)) for one in (around, around[:, ::-1]))
+        mirrored[..., 0] = around.shape[1] - mirrored[..., 0]
+        origin = np.array([left, top, 0], np.float32)
+        found, confirmed = (
+            next((one + origin for one in faces if not _apart(face, one + origin)), None) for faces in (again, mirrored)
+        )
+        return None if confirmed is None else found
+
+    def _large_faces(self, small: np.ndarray) -> np.ndarray:
+        """Faces that are found in the whole photo."""
         faces = self._faces(small)
         if not len(faces):
             rows, columns = (max(1, int(_BORDER * side)) for side in small.shape[:2])
             bordered = np.pad(small, ((rows, rows), (columns, columns), (0, 0)), mode="edge")
             faces = self._faces(bordered) - np.array([columns, rows, 0], np.float32)
-        if not len(faces):
-            faces = self._small_faces(small)
-        extent = np.ptp(faces[..., :2], axis=1).prod(axis=1)
-        height, width = (whole / part for whole, part in zip(image.shape, small.shape[:2], strict=False))
-        scale = np.array([width, height, width], np.float32)
-        return [Landmarks.from_points(faces[number] * scale, len(faces)) for number in (-extent).argsort(kind="stable")]
+        return faces
 
     def _small_faces(self, image: np.ndarray) -> np.ndarray:
         """Faces that are found only from nearer by, in nine overlapping parts of half the height and width."""
@@ -267,13 +305,34 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
+def _landmarks(faces: np.ndarray, small: np.ndarray, image: np.ndarray) -> list[Landmarks]:
+    """Faces found in a reduced photo, as they lie in the whole one, the largest first."""
+    extent = np.ptp(faces[..., :2], axis=1).prod(axis=1)
+    height, width = (whole / part for whole, part in zip(image.shape, small.shape[:2], strict=False))
+    scale = np.array([width, height, width], np.float32)
+    return [Landmarks.from_points(faces[number] * scale, len(faces)) for number in (-extent).argsort(kind="stable")]
+
+
+def _apart(face: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two faces of one photo are not the same, nor one of them a part of the other."""
+    widest = max(np.ptp(face[:, 0]), np.ptp(other[:, 0]))
+    return bool(np.linalg.norm((face - other).mean(0)[:2]) > widest / 2)
+
+
 def _resized(image: np.ndarray) -> np.ndarray:
-    """Small photos enlarged, large ones reduced: the detector looks at few pixels, and borders cost memory."""
+    """Small photos enlarged, large ones reduced: the detector looks at few pixels, and borders cost memory.
+
+    Raises:
+        ValueError: The image is not (height, width, 3) bytes.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"MediaPipeDetector: image must be (height, width, 3) uint8, got {image.shape} {image.dtype}")
     height, width = image.shape[:2]
     factor = max(_SHORT_SIDE / min(height, width), min(1, _LONG_SIDE / max(height, width)))
+    factor = min(factor, _LONGEST_SIDE / max(height, width))
     if factor == 1:
         return np.ascontiguousarray(image)
-    size = (round(width * factor), round(height * factor))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     picture = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0 if factor < 1 else None))
 

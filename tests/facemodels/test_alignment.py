@@ -1,10 +1,11 @@
 import io
+import struct
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from facemodels.data import alignment
 from facemodels.data.alignment import (
@@ -33,6 +34,26 @@ def gradient(width=48, height=32):
     image[..., 0] = 4 * np.arange(width)
     image[..., 1] = 4 * np.arange(height)[:, None]
     return image
+
+
+def display_p3():
+    """The profile of telephones' photos, written from the format's definition (ICC.1:2001-04)."""
+
+    def fixed(*values):
+        return struct.pack(f">{len(values)}i", *(round(65536 * value) for value in values))
+
+    curve = b"para" + struct.pack(">4xHH", 3, 0) + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    primaries = {"r": (0.51512, 0.2412, -0.00105), "g": (0.29198, 0.69225, 0.04189), "b": (0.1571, 0.06657, 0.78407)}
+    tags = {"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)}
+    for colour, place in primaries.items():
+        tags |= {f"{colour}XYZ": b"XYZ \0\0\0\0" + fixed(*place), f"{colour}TRC": curve}
+    table, content = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name.encode() + struct.pack(">II", 132 + 12 * len(tags) + len(content), len(value))
+        content += value
+    kind = b"mntrRGB XYZ " + struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp"
+    header = struct.pack(">I4sI", 128 + len(table + content), b"lcms", 0x02400000) + kind
+    return header.ljust(68, b"\0") + fixed(0.9642, 1, 0.8249).ljust(60, b"\0") + table + content
 
 
 class TestSimilarity:
@@ -163,6 +184,26 @@ class TestReadImage:
         picture = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
         assert (read_image(encoded(picture)) == 255).all()
 
+    @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("JPEG", {"quality": 100, "subsampling": 0})])
+    def test_colours_of_a_wider_profile_come_into_srgb(self, kind, options):
+        seen = Image.fromarray(np.kron(gradient(), np.ones((4, 4, 1))).astype(np.uint8))
+        srgb, wide = ImageCms.createProfile("sRGB"), display_p3()
+        stored = ImageCms.buildTransform(srgb, ImageCms.ImageCmsProfile(io.BytesIO(wide)), "RGB", "RGB").apply(seen)
+        read = read_image(encoded(stored, kind, icc_profile=wide, **options)).astype(int)
+        assert np.abs(read - np.asarray(seen)).mean() < 2 < 10 < np.abs(np.asarray(stored, int) - seen).max()
+        stored.putalpha(Image.new("L", stored.size, 0))
+        stored.paste(stored.convert("RGB"), (96, 0))
+        half = read_image(encoded(stored, icc_profile=wide))
+        assert (half[:, :96] == 255).all() and np.abs(half[:, 96:].astype(int) - np.asarray(seen)[:, :96]).mean() < 2
+
+    def test_colours_stay_as_they_are_with_srgb_or_a_profile_that_does_not_fit(self):
+        picture = Image.fromarray(gradient())
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        for profile in (srgb, b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()):
+            np.testing.assert_array_equal(read_image(encoded(picture, icc_profile=profile)), gradient())
+        grey = read_image(encoded(picture.convert("L"), icc_profile=display_p3()))
+        np.testing.assert_array_equal(grey, picture.convert("L").convert("RGB"))
+
     @pytest.mark.parametrize(
         "content",
         [
@@ -182,7 +223,7 @@ class TestReadImage:
             read_image("/no/such.jpg")
 
     def test_rejects_a_folder(self, tmp_path):
-        with pytest.raises(InputError, match=r"is no image"):
+        with pytest.raises(InputError, match=r"is a folder; name one photo in it$"):
             read_image(tmp_path)
 
     def test_rejects_tiny_photos(self):

@@ -218,6 +218,22 @@ def test_other_faces_and_bad_photos(page, tmp_path):
     assert edited(page) == other  # the face to edit is still there
 
 
+def test_exchanged_photos_keep_their_pixels(fresh_page):
+    page = fresh_page
+
+    def photos():
+        urls = [page.locator(f"#photo-{which} img").get_attribute("src") for which in "ab"]
+        return urls, [np.asarray(Image.open(io.BytesIO(page.request.get(url).body())).convert("RGB")) for url in urls]
+
+    urls, (mine, theirs) = photos()
+    page.locator("#swap").click()
+    for which, url in zip("ab", urls, strict=True):
+        page.wait_for_function(f"old => document.querySelector('#photo-{which} img')?.src !== old", arg=url)
+    _, (first, second) = photos()
+    np.testing.assert_array_equal(first, theirs)
+    np.testing.assert_array_equal(second, mine)
+
+
 def test_nothing_is_kept(served, page):
     _, process, files = served
     assert list(files.glob("facemodels-app-*"))

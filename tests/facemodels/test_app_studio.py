@@ -15,7 +15,7 @@ from facemodels.app.examples import draw_examples, examples
 from facemodels.app.studio import Settings, Studio, turn
 from facemodels.autoencoder import NeuroTensorialAutoencoder, orthogonal
 from facemodels.config import NetworkConfig
-from facemodels.data.alignment import TEMPLATE, load_photo
+from facemodels.data.alignment import TEMPLATE, load_photo, read_image
 from facemodels.editing import EDITABLE, refine, to_tensor, transfer
 from facemodels.errors import InputError
 from facemodels.expressions import NamedExpressions
@@ -158,6 +158,22 @@ def test_large_photos_are_reduced_where_the_face_stays(studio, tmp_path):
     for point in ((0.0, 0.0), (1500.0, 1000.0), (3000.0, 0.0)):
         reduced = np.multiply(point, (1024 / 3000, 683 / 2000))
         np.testing.assert_allclose(subject.photo.transform @ [*reduced, 1], whole.transform @ [*point, 1], atol=1e-6)
+
+
+def test_places_for_photos_keep_the_pixels(studio, pair, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    pytest.importorskip("gradio", reason="needs the extra `app`")
+    from facemodels.app.page import _photo, _Show
+
+    show = _Show(studio, tmp_path, examples())
+    place, *_ = _photo("A", "a", examples()[0], examples())
+
+    def shown(value):
+        return read_image(place.postprocess(value).path)
+
+    for value, one in zip(show.swap(*pair), reversed(pair), strict=True):
+        np.testing.assert_array_equal(shown(value), one.photo.photo)
+    np.testing.assert_array_equal(shown(show.example(1)), read_image(examples()[1]))
 
 
 def test_photos_that_do_not_work(studio, tmp_path):

@@ -1,4 +1,6 @@
 import dataclasses
+import importlib
+import re
 
 import pytest
 import torch
@@ -230,8 +232,10 @@ def test_other_sizes(network_config, morphable):
 
 
 def test_refuses_other_images(model):
-    with pytest.raises(ValueError, match=r"must have shape \(n, 3, 64, 64\), got \(1, 64, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(n, 3, 64, 64\), got \(1, 64, 64, 3\)") as refused:
         model.encode(torch.rand(1, 64, 64, 3))
+    room, _, function = re.search(r"align photos with ([\w.]+)", str(refused.value))[1].rpartition(".")
+    assert callable(getattr(importlib.import_module(room), function))
     with pytest.raises(ValueError, match=r"must be floating point in \[0, 1\], got torch.uint8"):
         model.encode(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 

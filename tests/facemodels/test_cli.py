@@ -117,8 +117,12 @@ def test_export(call, model, prepared, tmp_path):
     assert sorted(os.listdir(tmp_path / "small")) == ["README.md", "config.json", "model.safetensors"]
     assert call("evaluate", prepared.path, "--model", "small")[0] == 0
     assert_one_line(call("export", "small", "again", "--cores"), "was exported without its cores")
+    assert_one_line(call("reconstruct", "a.jpg", "--model", "small"), "export it again with --morphable")
+    assert_one_line(call("export", "small", "again", "--morphable"), "carries no morphable model to keep")
     assert_one_line(call("export", "nowhere", "out"), "there is no checkpoint at nowhere")
-    assert sorted(os.listdir(tmp_path)) == ["model", "small"]
+    assert call("export", "model", "meshes", "--morphable")[0] == 0
+    assert "morphable.safetensors" in os.listdir(tmp_path / "meshes")
+    assert sorted(os.listdir(tmp_path)) == ["meshes", "model", "small"]
 
 
 def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
@@ -153,6 +157,21 @@ def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
     assert_one_line(call("train-verifier", prepared.path), "holds photos; only of synthetic faces")
     assert_one_line(call("train-verifier", prepared.path, "--out", "no/where.safetensors"), "make it first")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (("edit", "a.jpg", "b.jpg"), "folder.png"),
+        (("interpolate", "a.jpg", "b.jpg"), "folder.png"),
+        (("interpolate", "a.jpg", "b.jpg"), "folder.gif"),
+        (("animate", "a.gif", "b.jpg"), "folder.gif"),
+    ],
+)
+def test_a_folder_is_no_file_to_write(call, tmp_path, command, out):
+    (tmp_path / out).mkdir()
+    assert_one_line(call(*command, "--out", out), f"{out} is a folder; name a file in it")
+    assert os.listdir(tmp_path) == [out]
 
 
 def test_synthesise_and_train_verifier(call, tmp_path):
@@ -264,6 +283,8 @@ class TestEdit:
         assert call("edit", *paths, "--baseline", "--model", checkpoint)[0] == 0
         with Image.open(tmp_path / "edit.png") as sheet:
             assert sheet.width == (3 + 4 + 3) * 132  # of another identity it knows nothing
+        none = call("edit", *paths, "--baseline", "--identity", "--model", checkpoint)
+        assert_one_line(none, "a morphable model cannot lend an identity")
 
     def test_a_network_exported_without_cores(self, call, checkpoint, bright, tmp_path):
         call("export", checkpoint, "small")
@@ -304,6 +325,10 @@ class TestEdit:
         (tmp_path / "text.mp4").write_text("no video")
         before = sorted(os.listdir(tmp_path))
         assert_one_line(call("animate", "text.mp4", template, "--model", checkpoint), "cannot be read as a video")
+        assert_one_line(call("animate", "none.mp4", template, "--model", checkpoint), "there is no video none.mp4")
+        for strength in ("1e30", "inf"):
+            smooth = call("animate", clip, template, "--smooth", strength, "--model", checkpoint)
+            assert_one_line(smooth, "--smooth takes 0 to 1e+09, got")
         assert_one_line(call("animate", clip, template, "--out", "a.txt"), "is no name for a moving picture")
         monkeypatch.setattr("facemodels.video.read_motion", _interrupted)
         status, _, errors = call("animate", clip, template, "--model", checkpoint)

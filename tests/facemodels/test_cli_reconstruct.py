@@ -78,6 +78,21 @@ def test_a_batch_goes_on(call, tmp_path):
     assert files == {"a-coefficients.ply", "a-2-coefficients.ply", "reconstruction.png"}
 
 
+def test_long_names_of_photos_are_cut(call, tmp_path):
+    names = [f"{119 * 'й'}{ending}.png" for ending in "яю"]
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / "a.png").read_bytes())
+    assert call(*names, "--shape", "coefficients", "--format", "ply")[0] == 0
+    files = sorted(file.name.lstrip("й") for file in (tmp_path / "meshes").iterdir())
+    assert files == ["-2-coefficients.ply", "-coefficients.ply", "reconstruction.png"]
+
+
+def test_a_folder_that_cannot_be_written_to(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("meshes"))  # root may write everywhere
+    status, _, errors = call("a.png")
+    assert (status, errors) == (2, "facemodels: meshes cannot be written to; choose another --out\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

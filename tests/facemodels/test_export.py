@@ -20,6 +20,7 @@ from facemodels.errors import InputError
 from facemodels.evaluation.report import Report
 from facemodels.export import PARTS, DecoderProgram, EncoderProgram, export, run_onnx, trace
 from facemodels.networks.decoders import unpool
+from facemodels.reconstruction import shapes
 
 SMALL = {
     "channels": (6, 5, 4),
@@ -152,6 +153,18 @@ class TestCheckpoint:
         assert alone.decode(alone.encode(crops(2))).shape is None
         first, second = (m.decode(m.encode(crops(2))).shape for m in (model, given))
         assert (first - second).norm(dim=-1).max() < 0.5  # mm
+
+    def test_with_its_morphable_model_and_without_cores(self, morphable, tmp_path):
+        """The coefficients make vertices of it."""
+        model = make(OURS, morphable)
+        made = export(model, tmp_path, morphable=True, images=crops(2))
+        assert set(made.sizes) == {"model.safetensors", "morphable.safetensors"}
+        again = NeuroTensorialAutoencoder.from_pretrained(tmp_path)
+        assert not again.config.cores
+        first, second = (shapes(m, m.encode(crops(2)), "coefficients") for m in (model, again))
+        assert (first - second).norm(dim=-1).max() < 0.5  # mm
+        with pytest.raises(InputError, match="carries no morphable model to keep; take the checkpoint"):
+            export(make(OURS), tmp_path / "bare", morphable=True, images=crops(2))
 
     def test_a_copy_of_a_copy_is_the_same_copy(self, exported, tmp_path):
         again = NeuroTensorialAutoencoder.from_pretrained(exported.path)

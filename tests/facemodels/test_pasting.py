@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from PIL import Image
 
 from facemodels.config import SIZE
 from facemodels.data.alignment import AlignedPhoto, align, apply_transform, invert
-from facemodels.editing import to_tensor, transfer
+from facemodels.editing import PhotoEdit, to_tensor, transfer
 from facemodels.fitting.landmarks import Landmarks
-from facemodels.pasting import paste
+from facemodels.pasting import paste, write_pasted
 
 
 def aligned(side=200, angle=0.3, scale=1.6, shift=(40, 30), shape=(200, 260)):
@@ -129,6 +130,14 @@ def test_faces_at_the_border_small_and_outside(own, place):
     pasted = paste(photo, coloured(own, (1.0, 0.0, 0.0)), own, detail=0)
     np.testing.assert_array_equal(pasted[outside], photo.photo[outside])
     assert (pasted == photo.photo).all() == (place == {"shift": (-5000, 0)})
+
+
+def test_long_names_of_targets_are_cut(own, tmp_path):
+    edited = PhotoEdit(f"photos/{120 * 'й'}.jpg", own.image[0], {"light": own})
+    written = write_pasted(aligned(), edited, "light", own, tmp_path / "x.png", number=3)
+    assert re.fullmatch(r"x-3-й{90,}-light.png", written.name) and [*tmp_path.iterdir()] == [written]
+    short = dataclasses.replace(edited, name="photos/b.c.jpg")
+    assert write_pasted(aligned(), short, "light", own, tmp_path / "x.png").name == "x-1-b.c-light.png"
 
 
 def test_refusals(model, own):

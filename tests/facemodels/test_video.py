@@ -1,4 +1,5 @@
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from facemodels.data.alignment import load_photo
 from facemodels.data.video import Video
 from facemodels.editing import refine, to_tensor, transfer
 from facemodels.errors import InputError
+from facemodels.movies import write_movie
 from facemodels.video import animate, read_motion
 
 
@@ -104,6 +106,10 @@ class TestMotion:
             read_motion(model, write_clip(tmp_path / "clip.mp4", [None] * 3), BrightFaces())
         with pytest.raises(InputError, match="no face 2 found in any of the 2 frames of"):
             read_motion(model, write_clip(tmp_path / "clip.mp4", [1, 1]), BrightFaces(), face=2)
+        with pytest.raises(InputError, match=r"^there is no video nowhere.mp4; check the path$"):
+            read_motion(model, "nowhere.mp4", BrightFaces())
+        with pytest.raises(InputError, match=r"is a folder; name one video in it$"):
+            read_motion(model, tmp_path, BrightFaces())
         (tmp_path / "text.mp4").write_text("no video")
         with pytest.raises(InputError, match="cannot be read as a video"):
             read_motion(model, tmp_path / "text.mp4", BrightFaces())
@@ -166,6 +172,20 @@ class TestAnimate:
         result = animate(model, clip, template, tmp_path / "out.mp4", BrightFaces(), panel=32)
         assert result.frames == 2 and "breaks off after 2 frames" in result.lines()[-1]
         assert len(list(photos(Video(str(tmp_path / "out.mp4"))))) == 2
+
+    @pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+    def test_a_file_that_was_cut(self, model, template, tmp_path, suffix):
+        """FFmpeg itself takes its end for that of the video."""
+        rng = np.random.default_rng(0)
+        whole, cut = (tmp_path / f"{name}{suffix}" for name in ("whole", "cut"))
+        write_movie(whole, (rng.integers(90, 255, (96, 96, 3)).astype(np.uint8) for _ in range(60)), 10)
+        cut.write_bytes(whole.read_bytes()[: int(0.6 * whole.stat().st_size)])
+        results = [
+            animate(model, clip, template, tmp_path / "out.gif", BrightFaces(), panel=32) for clip in (whole, cut)
+        ]
+        assert (results[0].frames, results[0].broken) == (60, "") and 10 < results[1].frames < 50
+        expected = rf"cut{suffix} breaks off after {results[1].frames} frames \(\d\.\d of 6\.0 seconds are missing\)"
+        assert re.search(expected, results[1].broken)
 
     def test_nothing_is_left_of_what_was_interrupted(self, model, template, tmp_path, monkeypatch):
         from facemodels import video
