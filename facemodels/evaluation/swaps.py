@@ -1,5 +1,6 @@
 """Do swaps change what they should? A judge that sees only pixels says which label an edited face shows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +88,8 @@ class EdgeJudge:
         return self.pipeline.predict(describe(images))
 
 
-Judge = PixelJudge | EdgeJudge
+Judge = Callable[[Tensor], np.ndarray]
+"""Whether each of some pictures shows the label: `PixelJudge`, `EdgeJudge`."""
 
 
 def _pixels(images: Tensor) -> np.ndarray:

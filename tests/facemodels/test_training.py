@@ -22,6 +22,7 @@ from facemodels.config import LossWeights, TrainingConfig
 from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError, RunError
 from facemodels.gauge import prediction, whitening
+from facemodels.networks import Context
 from facemodels.training import loop as loop_module
 from facemodels.training import train
 from facemodels.training.checkpoint import best_checkpoint, checkpoints, load_progress, newest_run, resolve
@@ -195,6 +196,13 @@ def test_a_finished_run_holds_the_network_with_white_codes(prepared, tmp_path, s
     assert resolve(run) == checkpoints(run)[-1] and checkpoints(run)[-1].name == "checkpoint-00000008"
     train(prepared, run, **shortened(settings, steps=9))  # a longer run ends with its own
     assert resolve(run) == run / "model"
+
+
+def test_the_end_of_a_run_keeps_no_context_of_all_faces(prepared, tmp_path, settings, monkeypatch):
+    held, join = [], Context.cat
+    monkeypatch.setattr(Context, "cat", staticmethod(lambda parts: join([held.append(part) or part for part in parts])))
+    train(prepared, tmp_path, **shortened(settings, steps=1))
+    assert held and not any(part.skips or part.indices for part in held)
 
 
 def test_a_finished_run_frees_identity_codes_of_expressions(prepared, tmp_path, settings):
