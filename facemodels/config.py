@@ -350,7 +350,7 @@ class TrainingConfig(Settings):
         """Refuse what no run can have.
 
         Raises:
-            InputError: A share is not from 0 to 1, a count too small, or a rate negative.
+            InputError: A setting is out of its range, or nothing is left of what has a weight.
         """
         super().__post_init__()
         shares = (
@@ -387,7 +387,7 @@ class TrainingConfig(Settings):
                 " of the others a weight, such as face_l1=1"
             )
         for share, terms in {"surround_share": _TERMS_AROUND, "turned_share": TERMS_IN_ANOTHER_POSE}.items():
-            weighing = [name for name in terms if weights[name]]
+            weighing = [name for name in terms if weights[name] and (name != "verification" or self.verifier)]
             if weighing and not getattr(self, share):
                 raise InputError(
                     f"TrainingConfig: {share} 0 leaves no faces for {', '.join(weighing)}; raise it, or give these"

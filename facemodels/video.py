@@ -22,7 +22,7 @@ from facemodels.editing import Edit, decode_edit, to_tensor
 from facemodels.errors import InputError
 from facemodels.figures import grid
 from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, find_faces
-from facemodels.fitting.temporal import whittaker
+from facemodels.fitting.temporal import check_strength, whittaker
 from facemodels.movies import check_movie, write_movie
 from facemodels.pasting import enlarged, paste
 from facemodels.progress import progress_bar
@@ -74,10 +74,9 @@ class Motion:
         """Codes and landmarks smoothed over time within each shot: see `facemodels.fitting.temporal`.
 
         Raises:
-            ValueError: `strength` is negative.
+            InputError: `strength` is negative, or far too large.
         """
-        if strength < 0:
-            raise ValueError(f"Motion.smoothed: strength must not be negative, got {strength}")
+        check_strength(strength)
         if strength == 0:
             return self
         return replace(
@@ -271,10 +270,11 @@ def animate(
 
     Raises:
         InputError: `video` is no video or shows no face, or `out` cannot be written; nothing is left then.
-        ValueError: `smooth` is negative.
+        InputError: `smooth` is negative, or far too large.
     """
     check_movie(out)
     own = model.encode(to_tensor(template.crop)) if own is None else own
+    check_strength(smooth)
     motion = read_motion(model, video, detector, face=face, limit=limit, progress=progress).smoothed(smooth)
     pictures = (
         _whole_photos(model, template, motion, own, pose)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from facemodels.config import SIZE
 from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError
-from facemodels.files import read_tensors, write_tensors
+from facemodels.files import check_place, read_tensors, write_tensors
 from facemodels.networks import Encoder, UpsamplingDecoder, channels_last
 from facemodels.precision import fast_bfloat16
 from facemodels.progress import progress_bar
@@ -191,8 +191,7 @@ def train_adversarial(
     """
     path, device = Path(path), torch.device(device)
     config = config or AdversarialConfig(size=prepared.size)
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"the directory of {path} does not exist; make it first")
+    check_place(path)
     prepared.require_size(config.size)
     record = {"format": _FORMAT, "config": json.dumps(dataclasses.asdict(config)), "set": _name(prepared)}
     tensors, step = _begun(path, record)

@@ -11,7 +11,6 @@ from facemodels.cli.options import Expression, Face, Identity, Light, Model, Pos
 from facemodels.cli.photos import aligned, check_some, end_batch, name_failure, noted
 from facemodels.errors import InputError
 
-_SMOOTHEST = 1e9  # takes most off what repeats every 1,000 frames; of far more the sums cannot be solved
 _PASTED = 192  # pixels of a face in a strip or film of pasted steps
 
 
@@ -168,8 +167,6 @@ def animate(
     from facemodels.video import animate as animate_photo
 
     check_movie(out)
-    if smooth > _SMOOTHEST:
-        raise InputError(f"--smooth takes 0 to {_SMOOTHEST:.0e}, got {smooth}; 10 is a good choice")
     network, detector = load_network(model), MediaPipeDetector()
     photo = aligned(template, detector, network.config.size, template_face, "--template-face")
     try:

@@ -1,6 +1,5 @@
 """Commands that measure a network: `evaluate`, `probe` and `report`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,6 @@ import typer
 from facemodels.cli.ending import stop
 from facemodels.cli.networks import load_network, network_name
 from facemodels.cli.options import Model, check_split
-from facemodels.errors import InputError
 
 
 def evaluate(
@@ -33,9 +31,12 @@ def evaluate(
     """Measure a network on the held-out split, beside what one trained on photos should reach."""
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.report import evaluate as evaluate_network
+    from facemodels.files import check_place, write_json
     from facemodels.networks.verification import load_verifier
 
     check_split(split)
+    if out:
+        check_place(out)
     report = evaluate_network(
         load_network(model),
         PreparedSet(prepared),
@@ -49,7 +50,7 @@ def evaluate(
     for line in report.lines():
         print(line)
     if out:
-        out.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+        write_json(out, report.to_dict())
 
 
 def probe(
@@ -67,10 +68,11 @@ def probe(
     from facemodels.data.dataset import PreparedSet
     from facemodels.evaluation.labelled import labels_of, read_labelled
     from facemodels.evaluation.protocol import run_protocol
+    from facemodels.files import check_place, write_json
 
     check_split(split)
-    if out and not out.resolve().parent.is_dir():
-        raise InputError(f"the directory of {out} does not exist; make it first")
+    if out:
+        check_place(out)
     network = load_network(model)
     if labels.is_dir():
         prepared = PreparedSet(labels)
@@ -82,7 +84,7 @@ def probe(
     for line in protocol.lines():
         print(line)
     if out:
-        out.write_text(json.dumps(protocol.to_dict(), indent=1) + "\n")
+        write_json(out, protocol.to_dict())
 
 
 def report(

@@ -103,8 +103,8 @@ def train(
         "minutes": minutes,
         "seed": seed,
     }
-    network, training = _settings(setting or [], network, training, others=changes)
     training = dataclasses.replace(training, **{name: value for name, value in changes.items() if value is not None})
+    network, training = _settings(setting or [], network, training, others=changes)
     run = out or RUNS / prepared.resolve().name
     try:
         train_network(PreparedSet(prepared), run, network=network, training=training, shard=fsdp or None)
@@ -174,10 +174,10 @@ def train_verifier(
 
     from facemodels.data.dataset import PreparedSet
     from facemodels.data.synthetic import check_synthetic
+    from facemodels.files import check_place
     from facemodels.networks.verification import save_small, train_small
 
-    if not out.resolve().parent.is_dir():
-        raise InputError(f"the directory of {out} does not exist; make it first")
+    check_place(out)
     faces = PreparedSet(prepared)
     check_synthetic(faces)  # who is on a photo is for evaluation alone
     faces.require_size(SIZE)

@@ -40,6 +40,7 @@ from facemodels.fitting.landmarks import LandmarkDetector, MediaPipeDetector, fi
 from facemodels.fitting.mirror import mirror_points
 from facemodels.fitting.quality import QualityLimits, reasons_against
 from facemodels.fitting.shape import Correspondence, correspond, fit
+from facemodels.fitting.temporal import check_strength
 from facemodels.morphable import MorphableModel
 from facemodels.progress import progress_bar
 
@@ -369,8 +370,7 @@ def _check(held_out: float, limit: int | None, smoothing: float, workers: int) -
         raise InputError(f"held_out must be a share from 0 up to 1, got {held_out}")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1 photo, got {limit}")
-    if smoothing < 0:
-        raise InputError(f"smoothing must be 0 or more, got {smoothing}")
+    check_strength(smoothing)
     if workers < 1:
         raise InputError(f"workers must be at least 1 process, got {workers}")
 

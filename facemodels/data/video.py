@@ -94,7 +94,7 @@ class Video:
 def _promised(stream: Any) -> float:
     """Seconds that the header of a Matroska or WebM file promises, 0 where it does not.
 
-    Where such a file was cut, FFmpeg says that it ends; other formats fail there, or promise nothing.
+    Where such a file was cut, FFmpeg says that it ends. MP4 fails there; cut AVI and MPEG pass as whole.
     """
     time = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if time is None:

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from scipy.linalg import solveh_banded
 from torch import Tensor
 
+from facemodels.errors import InputError
 from facemodels.fitting.shape import Fit
 
 DEFAULT_STRENGTH = 10.0
@@ -57,10 +58,9 @@ def smooth(
         The fits in the same crops, in the dtype of `fit`; `error` is that of the raw fits.
 
     Raises:
-        ValueError: `strength` is negative.
+        InputError: `strength` is negative, or far too large.
     """
-    if strength < 0:
-        raise ValueError(f"smooth: strength must not be negative, got {strength}")
+    check_strength(strength)
     if strength == 0 or len(fit) < 3:
         return fit
     dtype = fit.scale.dtype
@@ -91,6 +91,20 @@ def move_camera(fit: Fit, transforms: Float[Tensor, "n 2 3"]) -> Fit:
         scale=factor * fit.scale,
         shift=(plane @ fit.shift[..., None])[..., 0] + shift,
     )
+
+
+STRONGEST = 1e9
+"""Of a smoothing: takes most off what repeats every 1000 frames; of far more the sums cannot be solved."""
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a smoothing that cannot be.
+
+    Raises:
+        InputError: `strength` is not from 0 to `STRONGEST`.
+    """
+    if not 0 <= strength <= STRONGEST:
+        raise InputError(f"smoothing takes a strength from 0 to {STRONGEST:.0e}, got {strength}; 10 is a good choice")
 
 
 def whittaker(values: Float[np.ndarray, "n k"], frames: np.ndarray, strength: float) -> Float[np.ndarray, "n k"]:

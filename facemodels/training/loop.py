@@ -23,6 +23,7 @@ from facemodels.data.dataset import Faces, PreparedSet
 from facemodels.errors import InputError, RunError
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.measures import batches, without_context
+from facemodels.files import make_folder
 from facemodels.gauge import separate_identity, whiten_identity
 from facemodels.morphable import MorphableModel
 from facemodels.networks import channels_last
@@ -110,8 +111,8 @@ def train(
         The trained network, in evaluation mode.
 
     Raises:
-        InputError: The set is empty or of another size, the settings differ from those of the run, or a checkpoint is
-            broken.
+        InputError: The set is empty or of another size, the settings differ from those of the run, a checkpoint is
+            broken, or the directory cannot be written to.
         RunError: The run diverged, lost a process, or had no room for a checkpoint; the last one is intact.
         KeyboardInterrupt: It was asked to stop, and has left a checkpoint.
     """
@@ -125,12 +126,9 @@ def train(
     prepared.require_size(network.size)
     accelerator = start(training.precision, all_used=_all_used(training))
     run = Path(run)
-    trainer = None
+    trainer = _Trainer(prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard)
     with StopRequest() as stop:
         try:
-            trainer = _Trainer(
-                prepared, run, network, training, accelerator, sharding_wanted() if shard is None else shard
-            )
             return trainer.to_the_end(progress, stop)
         except torch.OutOfMemoryError as error:
             raise RunError(
@@ -147,8 +145,7 @@ def train(
         except OSError as error:
             raise RunError(f"{run} could not be written to ({error}); {_left(run)}") from error
         finally:
-            if trainer is not None:
-                trainer.close()
+            trainer.close()
 
 
 @dataclasses.dataclass
@@ -221,7 +218,7 @@ class _Trainer:
             if training.start is not None:
                 start_from(training.start, model)
             if self.main:
-                run.mkdir(parents=True, exist_ok=True)
+                make_folder(run)
         if agree({"step": self.progress.step}, accelerator)["step"] != self.progress.step:
             raise InputError(f"the processes see different checkpoints in {run}; put it on a disk that all of them see")
 

@@ -166,6 +166,9 @@ def test_wrong_input_ends_in_one_line(call, prepared, tmp_path):
         (("interpolate", "a.jpg", "b.jpg"), "folder.png"),
         (("interpolate", "a.jpg", "b.jpg"), "folder.gif"),
         (("animate", "a.gif", "b.jpg"), "folder.gif"),
+        (("evaluate", "set"), "folder.json"),
+        (("probe", "set"), "folder.json"),
+        (("train-verifier", "set"), "folder.safetensors"),
     ],
 )
 def test_a_folder_is_no_file_to_write(call, tmp_path, command, out):
@@ -328,7 +331,7 @@ class TestEdit:
         assert_one_line(call("animate", "none.mp4", template, "--model", checkpoint), "there is no video none.mp4")
         for strength in ("1e30", "inf"):
             smooth = call("animate", clip, template, "--smooth", strength, "--model", checkpoint)
-            assert_one_line(smooth, "--smooth takes 0 to 1e+09, got")
+            assert_one_line(smooth, "smoothing takes a strength from 0 to 1e+09, got")
         assert_one_line(call("animate", clip, template, "--out", "a.txt"), "is no name for a moving picture")
         monkeypatch.setattr("facemodels.video.read_motion", _interrupted)
         status, _, errors = call("animate", clip, template, "--model", checkpoint)

@@ -116,7 +116,7 @@ def test_trainings_that_cannot_be(name, value, rule):
 
 
 def test_terms_without_faces_or_from_the_start():
-    with pytest.raises(InputError, match="surround_share 0 leaves no faces for image_l2, image_l1, mask, adversarial"):
+    with pytest.raises(InputError, match="surround_share 0 leaves no faces for image_l2, image_l1, mask, adversarial;"):
         TrainingConfig(surround_share=0.0)
     with pytest.raises(InputError, match="turned_share 0 leaves no faces for cycle; raise it"):
         TrainingConfig(weights=LossWeights(cycle=1.0), turned_share=0.0)

@@ -112,5 +112,5 @@ class TestSmooth:
         assert_close(found.shift, seen.shift, atol=0.05, rtol=0)
 
     def test_rejects_negative_strength(self):
-        with pytest.raises(ValueError, match="strength must not be negative, got -1"):
+        with pytest.raises(ValueError, match="a strength from 0 to 1e\\+09, got -1"):
             smooth(moving_head(), range(COUNT), ["a"] * COUNT, same_crops(), strength=-1)

@@ -78,6 +78,13 @@ def stop_at(monkeypatch, step, number=signal.SIGINT):
     monkeypatch.setattr(loop_module._Trainer, "_advance", advance)
 
 
+def test_setting_up_is_interrupted_at_once(prepared, tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(loop_module, "_usable", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared, tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("number, optimizer", [(signal.SIGINT, "adamw"), (signal.SIGTERM, "rmsprop")])
 def test_interrupted_and_resumed_equals_straight(prepared, tmp_path, settings, monkeypatch, number, optimizer):
     settings = shortened(settings, optimizer=optimizer)
@@ -499,7 +506,7 @@ def test_refusals(prepared, tmp_path, settings):
     with pytest.raises(InputError, match=r"decorrelation, .* compare faces of a batch: set a batch of two"):
         train(prepared, tmp_path, **shortened(settings, batch=1))
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="file could not be written to"):
+    with pytest.raises(InputError, match="file cannot be written to"):
         train(prepared, tmp_path / "file", **settings)
     train(prepared, tmp_path, **settings)
     with pytest.raises(InputError, match="start None, now elsewhere"):
