@@ -52,7 +52,8 @@ class Adversary(nn.Module):
         both = torch.cat([real, fake])
         errors = (self.discriminator(both) - both).abs().flatten(1).mean(1)
         real_error, fake_error = errors[: len(real)].mean(), errors[len(real) :].mean()
-        return real_error - self.k * fake_error, {"real_error": real_error, "fake_error": fake_error}
+        parts = {"real_error": real_error.detach(), "fake_error": fake_error.detach()}
+        return real_error - self.k * fake_error, parts
 
     @torch.no_grad()
     def update(self, real: float, fake: float) -> None:
