@@ -32,6 +32,7 @@ PANELS = ("video", "animated", "landmarks warped")
 
 _CUT = 0.15  # mean change of a frame's brightness, of 1, that is a cut
 _JUMP = 0.35  # of the face's size: a face that moves further from one frame to the next is another one
+_AWAY = 25  # frames without the face that is followed, after which one is chosen anew
 _THUMBNAIL = 32  # pixels
 _STEADY = 1e3  # smoothing of the part of the video that is shown
 
@@ -140,7 +141,8 @@ def read_motion(
 ) -> Motion:
     """Expression, pose and landmarks of a face in every frame of a video.
 
-    Within a shot the face nearest to where it was before is followed.
+    Within a shot the face nearest to where it was before is followed, unless another one was nearer to that place. One
+    that stays away for more than a second or so is given up.
 
     Args:
         model: A trained network.
@@ -176,6 +178,7 @@ class _Reader:
         self.seen: list[tuple[int, Tensor, Tensor, np.ndarray, np.ndarray]] = []
         self._thumbnail: np.ndarray | None = None
         self._five: np.ndarray | None = None  # where the face was, if this shot has shown it
+        self._others: list[np.ndarray] = []  # where the middles of the other faces were then
 
     def look(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
         self._notice_cut(image)
@@ -211,10 +214,19 @@ class _Reader:
         self._thumbnail = thumbnail
 
     def _followed(self, faces: list[Landmarks]) -> Landmarks | None:
-        if self._five is None:
-            return faces[self.face - 1] if len(faces) >= self.face else None
-        before = self._five.mean(0)
-        return min(faces, key=lambda face: float(np.linalg.norm(face.five.mean(0) - before)), default=None)
+        if self._five is None or self.length - self.frames[-1] > _AWAY:
+            chosen = faces[self.face - 1] if len(faces) >= self.face else None
+        else:
+            before = self._five.mean(0)
+            own = [
+                face
+                for face in faces
+                if all(_distance(face, before) <= _distance(face, other) for other in self._others)
+            ]
+            chosen = min(own, key=lambda face: _distance(face, before), default=None)
+        if chosen is not None:
+            self._others = [face.five.mean(0) for face in faces if face is not chosen]
+        return chosen
 
     def _keep(self, image: np.ndarray, landmarks: Landmarks) -> None:
         try:
@@ -229,6 +241,11 @@ class _Reader:
         self.frames.append(self.length)
         points = landmarks.moved(transform).points
         self.seen.append((self.shot, codes.expression, codes.pose, points, landmarks.five.astype(np.float32)))
+
+
+def _distance(face: Landmarks, place: np.ndarray) -> float:
+    """Of a face's middle from a place, in pixels."""
+    return float(np.linalg.norm(face.five.mean(0) - place))
 
 
 @torch.no_grad()

@@ -452,6 +452,8 @@ def _appearing(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_new(path)
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
+    if (partial / "settings.json").exists():  # of `prepare` or `write_shards`, which can go on from there
+        raise InputError(f"{partial} holds an unfinished set; finish that one, remove it, or choose another name")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -3,6 +3,7 @@
 All of them are streamed, so that memory does not depend on their size.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -36,11 +37,11 @@ class HubSet:
     def of_directory(cls, path: str) -> "HubSet | None":
         """The dataset in a directory, or None where the directory is none."""
         folder = Path(path)
-        saved = [*folder.glob("*.arrow"), *folder.glob("*/*.arrow")]
-        if saved and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
-            return cls(path, "arrow", _sorted(saved))
-        parquet = [*folder.rglob("*.parquet")]
-        return cls(path, "parquet", _sorted(parquet)) if parquet else None
+        saved = _saved(folder)
+        if saved:
+            return cls(path, "arrow", saved)
+        parquet = tuple(sorted(map(str, folder.rglob("*.parquet"))))
+        return cls(path, "parquet", parquet) if parquet else None
 
     @classmethod
     def on_hub(cls, name: str) -> "HubSet":
@@ -123,8 +124,25 @@ def _read(value: Any, number: int) -> bytes:
     return content
 
 
-def _sorted(files: list[Path]) -> tuple[str, ...]:
-    return tuple(sorted(map(str, files)))
+def _saved(folder: Path) -> tuple[str, ...]:
+    """The files of `save_to_disk`; those that `datasets` keeps beside them hold what was computed later."""
+    splits = folder / "dataset_dict.json"
+    arrow = any(folder.glob("*.arrow")) or any(folder.glob("*/*.arrow"))
+    if not arrow or not (splits.is_file() or (folder / "state.json").is_file()):
+        return ()
+    try:
+        parts = [folder / name for name in json.loads(splits.read_text())["splits"]] if splits.is_file() else [folder]
+        files = [part / file["filename"] for part in parts for file in _state(part)["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} cannot be read as a dataset ({_short(error)})") from error
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{folder} cannot be read as a dataset (there is no {file}); save it again")
+    return tuple(map(str, files))
+
+
+def _state(part: Path) -> Any:
+    return json.loads((part / "state.json").read_text())
 
 
 def _short(error: Exception) -> str:

@@ -331,7 +331,7 @@ def _renderer(path: Path, settings: dict[str, Any], learned: Learned, counts: li
 
     def render(number: int) -> int:
         batch = batch_of_shard(work, number, sum(counts[:number]), training, settings["smoothing"], settings["mirror"])
-        generator = torch.Generator().manual_seed(1_000_003 * settings["seed"] + number)
+        generator = torch.Generator().manual_seed((1_000_003 * settings["seed"] + number) % 2**64)
         with whole_file(work.rows_file(number)) as file:
             write_rows(file, learned.rows(batch, generator))
         return number

@@ -33,7 +33,7 @@ MAX_BYTES = 100_000_000
 
 _TAR_NAME = re.compile(r"\.(tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
-_UNREADABLE = (OSError, EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_BROKEN_ZIP = (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _BROKEN_TAR = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
@@ -222,7 +222,7 @@ class Zip:
 
     def photos(self) -> Iterator[Photo]:
         """The entries that end like a photo."""
-        with zipfile.ZipFile(self.path) as archive:
+        with self._opened() as archive:
             for name, entry in self._entries(archive):
                 yield _inside(name) or Photo(
                     printable(name), lambda name=name, entry=entry: self._read(archive, name, entry)
@@ -238,9 +238,15 @@ class Zip:
 
     @cached_property
     def _contents(self) -> tuple[int, str]:
-        with zipfile.ZipFile(self.path) as archive:
+        with self._opened() as archive:
             entries = self._entries(archive)
             return len(entries), digest(f"{name}\0{entry.CRC}" for name, entry in entries)
+
+    def _opened(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except _BROKEN_ZIP as error:
+            raise InputError(f"{self.path} is a damaged zip file ({error}); put the photos into a folder") from error
 
     @staticmethod
     def _entries(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
@@ -251,7 +257,7 @@ class Zip:
         check_size(name, entry.file_size)
         try:
             return archive.read(entry)
-        except _UNREADABLE as error:
+        except _BROKEN_ZIP as error:
             raise InputError(f"{name} cannot be read from {self.path} ({error}); is the file damaged?") from error
 
 
@@ -288,10 +294,15 @@ class Tar:
 
         def read() -> bytes:
             check_size(member.name, member.size)
-            file = archive.extractfile(member)
-            assert file is not None  # regular files have a content
-            with closing(file):
-                content = file.read()
+            try:
+                file = archive.extractfile(member)
+                assert file is not None  # regular files have a content
+                with closing(file):
+                    content = file.read()
+            except _BROKEN_TAR as error:
+                raise InputError(
+                    f"{member.name} cannot be read from {self.path} ({error}); is the file damaged?"
+                ) from error
             if len(content) < member.size:
                 raise InputError(f"{member.name} is cut off in {self.path}; is the file damaged?")
             return content

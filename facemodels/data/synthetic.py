@@ -89,9 +89,11 @@ def synthesise_set(
     held_out = (0.2 if factorial else 0.1) if held_out is None else held_out
     if not 0 <= held_out < 1:
         raise ValueError(f"synthesise_set: held_out must be at least 0 and below 1, got {held_out}")
+    if count < 1:
+        raise ValueError(f"synthesise_set: count must be at least 1, got {count}")
     if factorial:
         images_per_person = _SHARD
-    _check(design, max(count, 1), seed, 0, images_per_person, workers, size)
+    _check(design, count, seed, 0, images_per_person, workers, size)
     persons = -(-count // images_per_person)
     info = {
         "source": _SOURCES[design],

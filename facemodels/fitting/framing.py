@@ -11,7 +11,8 @@ from torch.nn.functional import avg_pool2d
 
 from facemodels.rendering import render_surface
 
-_STEPS, _ENOUGH = 8, 2e-3  # at most; and of the scale, and of the picture's side, below which a step is the last
+_STEPS = 24  # at most: a face whose lower part is hidden needs more than eight
+_ENOUGH = 2e-3  # of the scale, and of the picture's side, below which a step is the last
 _LEAST = 12  # pixels in which both normals are known; fewer settle nothing
 _FAR = 0.15  # of the picture's side, and of the scale: the longest step
 

@@ -65,9 +65,10 @@ def _picture(
     used = mesh.vertices[mesh.triangles.unique()]
     middle = (used.amin(0) + used.amax(0)) / 2
     vertices = (mesh.vertices - middle)[None]
-    reach = (used - middle).norm(dim=1).max() if extent is None else torch.tensor(extent / _FILLS)
-    scale, shift = (_FILLS * fine / 2 / reach)[None], torch.full((1, 2), fine / 2)
-    screen = project_weak_perspective(vertices, rotation, scale, shift)
+    reach = (used - middle).norm(dim=1).max()
+    scale = _FILLS * fine / 2 / reach if extent is None else torch.tensor(fine / 2 / extent)
+    shift = torch.full((1, 2), fine / 2)
+    screen = project_weak_perspective(vertices, rotation, scale[None], shift)
     fragments = rasterize(screen, mesh.triangles, fine)
     covered = fragments.covered[:, None].to(vertices.dtype)
     colours = torch.full((1, 3, fine, fine), _CLAY) if clay else _colours(mesh, fragments)

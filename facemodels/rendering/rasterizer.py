@@ -101,9 +101,9 @@ def interpolate(
     """
     count, height, width = fragments.triangle.shape
     channels = attributes.shape[-1]
-    image, pixel = fragments.covered.view(count, -1).nonzero().unbind(dim=1)
-    corner = triangles[fragments.triangle.view(count, -1)[image, pixel]]  # (seen, 3)
-    weight = fragments.barycentric.view(count, -1, 3)[image, pixel]
+    image, pixel = fragments.covered.flatten(1).nonzero().unbind(dim=1)
+    corner = triangles[fragments.triangle.flatten(1)[image, pixel]]  # (seen, 3)
+    weight = fragments.barycentric.flatten(1, 2)[image, pixel]
     vertex_count = attributes.shape[1]
     if len(attributes) == count:
         corner = corner + image[:, None] * vertex_count
@@ -185,6 +185,7 @@ def _nearest_triangles(screen: Tensor, triangles: Tensor, height: int, width: in
     dy0, dy1, dy2 = y0[box] - centre_y, y1[box] - centre_y, y2[box] - centre_y
     weight = torch.stack([dx1 * dy2 - dx2 * dy1, dx2 * dy0 - dx0 * dy2, dx0 * dy1 - dx1 * dy0], dim=1)
     inside = (weight <= 0).all(dim=1).nonzero().squeeze(1)
+    inside = inside[weight[inside].sum(dim=1) < 0]  # a sliver far away may round to an area of zero
     box, weight = box[inside], weight[inside]
     weight = weight / weight.sum(dim=1, keepdim=True)
     z = z[box]

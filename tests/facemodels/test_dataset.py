@@ -112,6 +112,13 @@ class TestJoin:
             join_sets([parts[1], large], tmp_path / "joined")
         assert not (tmp_path / "joined").exists()
 
+    def test_unfinished_work_of_the_same_name_stays(self, parts, tmp_path):
+        (tmp_path / "joined.partial").mkdir()
+        (tmp_path / "joined.partial/settings.json").write_text("{}")
+        with pytest.raises(InputError, match=r"joined.partial holds an unfinished set; finish that one, remove it"):
+            join_sets(parts, tmp_path / "joined")
+        assert os.listdir(tmp_path / "joined.partial") == ["settings.json"]
+
 
 def test_labels_of_evaluation_are_not_among_the_tensors(tmp_path, morphable):
     rows = ({**row, "emotion": "happy", "person": 7} for row in make_rows(2))

@@ -308,6 +308,9 @@ class TestPrepare:
         with pytest.raises(InputError, match=r"is finished, with mirror true, not false, size 128, not 64"):
             again()
 
+    def test_any_seed(self, again):
+        assert len(again(seed=20261128151200, limit=60)) > 0
+
     def test_limit_is_too_few(self, again, tmp_path):
         with pytest.raises(InputError, match=r"of 12 photos show a usable face; only \d+ faces.*30 or more"):
             again(limit=12, held_out=0)

@@ -99,7 +99,9 @@ class TestRasterize:
 
     def test_no_triangle_and_no_image(self):
         assert (rasterize(torch.zeros(2, 3, 3), torch.zeros(0, 3, dtype=torch.long), 3).triangle < 0).all()
-        assert rasterize(torch.zeros(0, 3, 3), torch.tensor([[0, 1, 2]]), 3).triangle.shape == (0, 3, 3)
+        fragments = rasterize(torch.zeros(0, 3, 3), torch.tensor([[0, 1, 2]]), 3)
+        assert fragments.triangle.shape == (0, 3, 3)
+        assert interpolate(torch.zeros(0, 3, 2), torch.tensor([[0, 1, 2]]), fragments).shape == (0, 2, 3, 3)
 
     @pytest.mark.parametrize(
         ("screen", "triangles", "size", "message"),
@@ -190,6 +192,16 @@ class TestEdgeCases:
         shown = rasterize(screen, some, 12).triangle
         number = torch.where(shown >= 5, shown - 5, shown)
         assert torch.equal(number, rasterize(screen, triangles, 12).triangle)
+
+    def test_a_sliver_whose_weights_round_to_zero_hides_nothing(self):
+        behind = [[-9.0, 20, 9], [20, 20, 9], [-9, -20, 9]]
+        sliver = [
+            [2.436002492904663, 2.408822774887085, 5],
+            [2.6915905475616455, 2.772958993911743, 5],
+            [2.4455645084381104, 2.422445774078369, 5],
+        ]
+        fragments = rasterize(torch.tensor([behind + sliver]), torch.tensor([[0, 1, 2], [3, 4, 5]]), 6)
+        assert fragments.triangle[0, 2, 2] == 0 and (fragments.depth[0, 2, 2] - 9).abs() < 1e-4
 
     @pytest.mark.parametrize("shift", [(100.0, 0.0), (-100.0, 0.0), (0.0, 100.0), (0.0, -100.0), (1e9, -1e9)])
     def test_off_screen_triangles_are_not_seen(self, shift):

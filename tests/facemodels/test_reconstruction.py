@@ -19,6 +19,7 @@ from facemodels.fitting import Fit
 from facemodels.fitting.calibrated import mediapipe_correspondence
 from facemodels.fitting.landmarks import Landmarks
 from facemodels.fitting.texture import spread
+from facemodels.mesh import Mesh
 from facemodels.morphable import MorphableModel
 from facemodels.reconstruction import SHAPES, coloured, face_mesh, fitted_mesh, reconstruct, shapes
 from facemodels.rendering import project_weak_perspective
@@ -160,6 +161,12 @@ class TestColours:
         ahead = picture_of([mesh], size=64, extent=120)[0]
         again = picture_of([dataclasses.replace(mesh, uv=None, texture=None)], size=64, extent=120)[0]
         assert (ahead - again).abs().mean() < 0.01
+
+    def test_extent_is_from_the_middle_to_the_edge(self):
+        corners = torch.tensor([[-50.0, -50, 0], [50, -50, 0], [50, 50, 0], [-50, 50, 0]])
+        square = Mesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]), torch.zeros(4, 3))
+        dark = picture_of([square], size=100, extent=100)[0, 0] < 0.5
+        assert dark.sum(0).max() == dark.sum(1).max() == 50 and dark.sum() == 2500
 
     def test_spread_keeps_what_is_known(self, morphable):
         known = torch.zeros(morphable.n_vertices)

@@ -21,6 +21,13 @@ def picture(number: int, size: int = 20) -> bytes:
     return file.getvalue()
 
 
+def noise(seed: int) -> bytes:
+    """A picture of some kB that no packing makes smaller."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
 FILES = {
     name: picture(number) for number, name in enumerate(["b.png", "a.jpg", "more/c.png", "more.png", "more/d/e.PNG"])
 }
@@ -60,6 +67,10 @@ class TestFolder:
         source = open_source(folder)
         assert [photo.name for photo in photos_from(source, 2, None)] == SORTED[2:]
         assert [photo.name for photo in photos_from(source, 2, 4)] == SORTED[2:4]
+
+    def test_a_file_called_like_that_of_a_saved_set(self, folder):
+        (folder / "state.json").write_text("{}")
+        assert len(read_all(open_source(folder))) == 5
 
     def test_a_link_to_the_folder_above_does_not_go_round(self, folder):
         (folder / "loop").symlink_to(folder)
@@ -125,6 +136,25 @@ class TestZip:
         with pytest.raises(InputError, match=r"x.zip is a damaged zip file; put the photos into a folder"):
             open_source(tmp_path / "x.zip")
 
+    def test_damaged_contents(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            archive.writestr("a.png", FILES["a.jpg"])
+        content = bytearray((tmp_path / "x.zip").read_bytes())
+        content[content.find(b"PK\x01\x02") + 2] ^= 255
+        (tmp_path / "x.zip").write_bytes(content)
+        with pytest.raises(InputError, match=r"x.zip is a damaged zip file \(Bad magic number.*put the photos into a"):
+            open_source(tmp_path / "x.zip")
+
+    def test_damaged_lzma(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("a.png", noise(0))
+        content = (tmp_path / "x.zip").read_bytes()
+        outcomes = []
+        for place in range(60, 1000, 47):
+            (tmp_path / "x.zip").write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+            outcomes.append(reason(next(open_source(tmp_path / "x.zip").photos())))
+        assert all("a.png cannot be read from" in text for text in outcomes)
+
 
 class TestTar:
     @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz", "x.tar.xz"])
@@ -167,6 +197,25 @@ class TestTar:
                 reasons.append(str(error))
         assert names[0] == "00.png" and 3 <= len(names) < 40
         assert any("breaks off after" in text or "is cut off" in text for text in reasons)
+
+    @pytest.mark.parametrize("packing", ["", "gz", "xz"])
+    def test_breaks_off_anywhere(self, tmp_path, packing):
+        pictures = {f"{number}.png": noise(number) for number in range(4)}
+        with tarfile.open(tmp_path / "x.tar", f"w:{packing}") as archive:
+            for name, content in pictures.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        whole = (tmp_path / "x.tar").read_bytes()
+        damaged = bytearray(whole)
+        damaged[len(whole) // 2] ^= 255
+        for content in (damaged, *(whole[:cut] for cut in range(100, len(whole) - 10_000, 1777))):
+            (tmp_path / "x.tar").write_bytes(content)
+            for photo in open_source(tmp_path / "x.tar").photos():
+                try:
+                    photo.read()
+                except InputError as error:
+                    assert "cannot be read" in str(error) or "is cut off" in str(error) or "breaks off" in str(error)
 
 
 class TestVideo:
@@ -220,6 +269,39 @@ class TestHub:
         both = datasets.DatasetDict({"train": table.select([0, 1]), "test": table.select([2])})
         both.save_to_disk(str(tmp_path / "saved"))
         assert len(read_all(open_source(tmp_path / "saved"))) == 3
+
+    def test_splits_come_in_their_order(self, table, tmp_path):
+        datasets.DatasetDict({"train": table.select([2]), "test": table.select([0])}).save_to_disk(tmp_path / "saved")
+        assert [content for _, content in read_all(open_source(tmp_path / "saved"))] == [
+            FILES["more/c.png"],
+            FILES["b.png"],
+        ]
+
+    @pytest.mark.parametrize("splits", [False, True])
+    def test_what_was_computed_of_a_saved_set_is_no_part_of_it(self, table, tmp_path, splits):
+        """`datasets` keeps the results of `map` and `filter` beside the files of the set."""
+        saved = datasets.DatasetDict({"train": table, "test": table}) if splits else table
+        saved.save_to_disk(tmp_path / "saved")
+        before = read_all(open_source(tmp_path / "saved"))
+        files = set((tmp_path / "saved").rglob("*.arrow"))
+        loaded = datasets.load_from_disk(tmp_path / "saved")
+        loaded.map(lambda row: {"next": row["label"] + 1})
+        loaded.filter(lambda row: row["label"] < 2)
+        assert set((tmp_path / "saved").rglob("*.arrow")) > files
+        assert read_all(open_source(tmp_path / "saved")) == before and len(before) == (6 if splits else 3)
+
+    @pytest.mark.parametrize(
+        ("state", "why"),
+        [
+            ("{", "Expecting property name"),
+            ('{"_data_files": [{"filename": "gone.arrow"}]}', "there is no .*gone.arrow"),
+        ],
+    )
+    def test_damaged_saved_set(self, tmp_path, state, why):
+        (tmp_path / "state.json").write_text(state)
+        (tmp_path / "other.arrow").touch()
+        with pytest.raises(InputError, match=f"cannot be read as a dataset \\({why}"):
+            open_source(tmp_path)
 
     def test_parquet(self, table, tmp_path):
         (tmp_path / "set").mkdir()

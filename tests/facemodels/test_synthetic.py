@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -206,6 +207,12 @@ class TestSynthesiseSet:
     def test_rejects_no_images_per_person(self, tmp_path):
         with pytest.raises(ValueError, match="must be at least 1, got 0 and 1"):
             synthesise_set(tmp_path / "set", images_per_person=0)
+
+    @pytest.mark.parametrize("count", [0, -5])
+    def test_rejects_no_faces(self, tmp_path, count):
+        with pytest.raises(ValueError, match=f"count must be at least 1, got {count}"):
+            synthesise_set(tmp_path / "set", count=count)
+        assert os.listdir(tmp_path) == []
 
     def test_does_not_write_over_a_folder(self, tmp_path):
         with pytest.raises(InputError, match="exists"):

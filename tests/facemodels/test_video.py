@@ -12,7 +12,7 @@ from facemodels.data.video import Video
 from facemodels.editing import refine, to_tensor, transfer
 from facemodels.errors import InputError
 from facemodels.movies import write_movie
-from facemodels.video import animate, read_motion
+from facemodels.video import _AWAY, animate, read_motion
 
 
 @pytest.fixture
@@ -62,6 +62,28 @@ class TestMotion:
         assert (motion.five[:, :, 0] < 200).all() and motion.crowded == 4 and motion.cuts == 0
         motion = read_motion(model, write_clip(tmp_path / "clip.mp4", [1, 1, 1, 1]), Crossing(), face=2)
         assert (motion.five[:, :, 0] > 400).all()
+
+    @pytest.mark.parametrize(
+        ("missed", "seen"),
+        [(1, "AAAAA-AAAA"), (_AWAY, "AAAAA" + _AWAY * "-" + "AAAA"), (_AWAY + 2, "AAAAA" + _AWAY * "-" + "BBBBBB")],
+    )
+    def test_a_missed_face_is_not_taken_for_another(self, model, tmp_path, missed, seen):
+        """The largest face is missed in some frames that show another; if in too many, that one is followed."""
+
+        class Missing(BrightFaces):
+            def __init__(self):
+                self.calls = 0
+
+            def detect_all(self, image):
+                self.calls += 1
+                face = super().detect_all(image)[0]
+                other = face.moved(np.array([[0.5, 0, 300.0], [0, 0.5, 0]]))
+                return [other] if 5 < self.calls <= 5 + missed else [face, other]
+
+        motion = read_motion(model, write_clip(tmp_path / "clip.mp4", [1] * (9 + missed)), Missing())
+        followed = dict(zip(motion.frames, np.where(motion.five[:, 0, 0] < 200, "A", "B"), strict=True))
+        assert "".join(followed.get(frame, "-") for frame in range(motion.length)) == seen
+        assert motion.cuts == ("B" in seen)
 
     def test_another_face_in_the_same_place_begins_a_shot(self, model, tmp_path):
         class Jumping(BrightFaces):
