@@ -47,6 +47,7 @@ class Known:
 
     @staticmethod
     def of(prepared: PreparedSet, split: str) -> "Known":
+        prepared.faces(split, limit=1)  # refuses an empty split
         rows = prepared.split(split)
         faces = [faces_from_rows(rows.select(range(part.start, part.stop))) for part in batches(len(rows))]
         return Known(

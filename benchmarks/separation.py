@@ -2,7 +2,8 @@
 
 One finished network is measured as it was trained and with its identity codes separated from its expression codes
 (`facemodels.gauge`) by regressions of several guards. What it makes of a photo is the same in every row; what a swap
-shows is not. Photos it was trained on (`--split train`) choose a guard, held-out ones tell what was chosen.
+shows is not. Photos it was trained on (`--split train`) choose a guard, held-out ones tell what was chosen;
+of the former, another set (`--taught-by`) teaches the judge of swaps.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from facemodels.data.dataset import PreparedSet, faces_from_rows
 from facemodels.errors import InputError
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.measures import batches, encode_all
-from facemodels.evaluation.report import LINES, Report, evaluate, teach_judge
+from facemodels.evaluation.report import LINES, Report, evaluate, teach_judge, teacher_of
 from facemodels.gauge import RIDGE, join_identity, separate_identity, whiten_identity
 from facemodels.training.checkpoint import checkpoints, newest_run
 from facemodels.training.loop import GAUGE_FACES
@@ -42,11 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     prepared = PreparedSet(options.prepared)
+    teacher = teacher_of(prepared, options.split, PreparedSet(options.taught_by) if options.taught_by else None)
+    if teacher is None:
+        raise InputError(f"name a set that teaches the judge of the split {options.split!r}, with --taught-by")
     run = options.model or newest_run(RUNS)
     if run is None:
         raise InputError(f"there is no run under {RUNS}/; name one with --model")
     model = load_network(next(reversed(checkpoints(run)), run))
-    judge = teach_judge(prepared, options.labels, options.label)
+    judge = teach_judge(teacher, options.labels, options.label)
     rows: dict[str, Report] = {}
     for name, network in networks(model, training_codes(model, prepared), options.guards):
         rows[name] = evaluate(
@@ -114,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, help="CSV with the columns file, the label's and identity")
     parser.add_argument("--label", default="Smiling", help="label of expression that swaps are judged by")
     parser.add_argument("--split", default="test", choices=("test", "train"), help="faces that are measured")
+    parser.add_argument(
+        "--taught-by", type=Path, help="set whose split train teaches the judge, for other splits than test"
+    )
     parser.add_argument("--guards", nargs="+", type=float, default=GUARDS, help="shares of the mean variance")
     parser.add_argument("--faces", type=int, default=0, help="faces that are measured; 0 for all")
     parser.add_argument("--threads", type=int, default=1)

@@ -6,6 +6,7 @@ distribution. One that learnt from rendered faces comes with the package.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -193,7 +194,12 @@ def train_adversarial(
     config = config or AdversarialConfig(size=prepared.size)
     check_place(path)
     prepared.require_size(config.size)
-    record = {"format": _FORMAT, "config": json.dumps(dataclasses.asdict(config)), "set": _name(prepared)}
+    record = {
+        "format": _FORMAT,
+        "config": json.dumps(dataclasses.asdict(config)),
+        "set": _name(prepared),
+        "preparation": _digest(prepared),
+    }
     tensors, step = _begun(path, record)
     if step == config.steps:
         return AdversarialAutoencoder.load(path)
@@ -307,10 +313,11 @@ def _begun(path: Path, record: dict[str, str]) -> tuple[dict[str, Tensor], int]:
     if not path.exists():
         return {}, 0
     tensors, texts = _read(path)
-    for key in ("config", "set"):
+    texts = {"preparation": record["preparation"]} | texts  # older files do not tell
+    for key in ("config", "set", "preparation"):
         if texts.get(key) != record[key]:
             raise InputError(
-                f"{path} was trained on another set or with other settings ({texts.get(key)}, now {record[key]});"
+                f"{path} was trained on another set or with other settings ({key} {texts.get(key)}, now {record[key]});"
                 " choose another file, or remove it"
             )
     return tensors, int(texts["step"])
@@ -325,6 +332,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}
+
+
+def _digest(prepared: PreparedSet) -> str:
+    """Tells apart sets of one name by all that `preparation.json` says of them."""
+    return hashlib.sha256(json.dumps(prepared.info, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _name(prepared: PreparedSet) -> str:

@@ -15,7 +15,8 @@ def evaluate(
     model: Model = None,
     split: Annotated[str, typer.Option(help="test, train, or all of a set that was not trained on.")] = "test",
     taught_by: Annotated[
-        Path | None, typer.Option(help="Set whose split train teaches the judge of swaps; by default the set itself.")
+        Path | None,
+        typer.Option(help="Set whose split train teaches the judge of swaps; by default, of the split test, its own."),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns `file`, the label's and, if known, `identity`.")
@@ -104,7 +105,10 @@ def report(
         int, typer.Option(min=0, help="Measure at most so many faces, evenly spread; 0 for all of them.")
     ] = 2000,
     taught_by: Annotated[
-        Path | None, typer.Option(help="Set whose split train the baselines learn from; by default the set itself.")
+        Path | None,
+        typer.Option(
+            help="Set whose split train teaches baselines and judges; by default, of the split test, its own."
+        ),
     ] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="Adversarial autoencoder that `train-baseline` has trained.")

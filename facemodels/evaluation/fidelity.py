@@ -90,9 +90,12 @@ def differing_pairs(
         Numbers of the sources, and of the targets.
 
     Raises:
-        InputError: All faces are alike in the factor.
+        InputError: All faces are alike in the factor, or there are none.
     """
     shown = [_SHOWN[factor](one) for one in factors]
+    alike = f"no two of these {len(shown)} faces differ in {factor}; take a larger set"
+    if len(set(shown)) < 2:
+        raise InputError(alike)
     random = np.random.default_rng(seed)
     chosen: list[tuple[int, int]] = []
     for _ in range(_ROUNDS):
@@ -101,7 +104,7 @@ def differing_pairs(
         if len(chosen) >= pairs:
             break
     if not chosen:
-        raise InputError(f"no two of these {len(shown)} faces differ in {factor}; take a larger set")
+        raise InputError(alike)
     sources, targets = zip(*chosen[:pairs], strict=True)
     return list(sources), list(targets)
 

@@ -177,8 +177,8 @@ def _read_table(table: Path) -> tuple[list[str], dict[str, np.ndarray]]:
             f"{table} has the columns {', '.join(columns)}; it needs one called path and one or more with labels,"
             " such as identity, expression and pose"
         )
-    labels = {name: np.array([(row[name] or "").strip() for row in rows]) for name in factors}
-    return [(row[where] or "").strip() for row in rows], {
+    labels = {name: np.array([row[name].strip() for row in rows]) for name in factors}
+    return [row[where].strip() for row in rows], {
         name: values for name, values in labels.items() if (values != "").any()
     }
 

@@ -23,6 +23,7 @@ from facemodels.errors import InputError
 from facemodels.evaluation.coders import Array, NamedCode, encode_pictures, pictures_of
 from facemodels.evaluation.exchange import donors, spread
 from facemodels.evaluation.measures import Codings, batches, encode_all
+from facemodels.evaluation.persons import person_numbers
 from facemodels.evaluation.readers import PersonReader, Readers, teach_reader
 from facemodels.evaluation.tables import read_table
 from facemodels.morphable import MorphableModel
@@ -134,6 +135,11 @@ class Material:
         except InputError:
             return False
         return True
+
+    @cached_property
+    def persons(self) -> np.ndarray:
+        """Who is who, by number; faces whose person is not known are persons of their own."""
+        return person_numbers(self.labels.get("identity", np.full(len(self.chosen), "")))
 
     @property
     def exact_split(self) -> str:
@@ -254,7 +260,8 @@ class Material:
         """Faces that look ahead, evenly spread, each with that of many from which it differs most in a factor.
 
         By the fitted coefficients, angles or lights, not by how well the edit comes out. Donors look ahead, too, unless
-        their pose is taken; they are not taken twice, and are not the same person where persons are known.
+        their pose is taken; they are not the same person where persons are known, and not taken twice, while there are
+        such.
 
         Args:
             factor: "expression", "pose", "light" or "identity".
@@ -267,10 +274,10 @@ class Material:
         sources = ahead[spread(len(ahead), count)].tolist()
         among = torch.arange(len(yaw)) if factor == "pose" else ahead
         candidates = among[spread(len(among), _CANDIDATES)].tolist()
-        persons = self.labels.get("identity", np.arange(len(yaw)))
         chosen: list[int] = []
         for source in sources:
-            free = [one for one in candidates if one not in chosen and persons[one] != persons[source]] or candidates
+            free = [one for one in candidates if one not in (*chosen, source)] or candidates
+            free = [one for one in free if self.persons[one] != self.persons[source]] or free
             distance = (features[free] - features[source]).norm(dim=1)
             chosen.append(free[int(distance.argmax())])
         return Pair(sources, chosen)
@@ -420,6 +427,6 @@ def _from_table(rows: datasets.Dataset, path: Path, label: str) -> dict[str, np.
             f" such as {rows[0]['name']}"
         )
     return {
-        factor: np.array(["" if line is None else (line[column] or "").strip() for line in found])
+        factor: np.array(["" if line is None else line[column].strip() for line in found])
         for factor, column in wanted.items()
     }

@@ -84,7 +84,7 @@ def reconstruction(faces: Faces, codings: Codings) -> dict[str, float]:
         codings: `encode_all(model, faces)`.
 
     Returns:
-        Means over the faces:
+        Means over the faces, of the normals over the pixels of all faces:
 
         - "psnr": of the composite, in dB.
         - "psnr_face": of the face stream alone inside the mask, in dB.

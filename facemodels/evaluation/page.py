@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
@@ -18,6 +19,7 @@ from facemodels.data.synthetic import synthesise_set
 from facemodels.errors import InputError
 from facemodels.evaluation.html import Section, page
 from facemodels.evaluation.material import Material, gather
+from facemodels.evaluation.report import teacher_of
 from facemodels.evaluation.sections import SECTIONS
 from facemodels.files import explained, whole_file, write_json
 from facemodels.networks.verification import Verifier
@@ -80,7 +82,8 @@ def report(
         settings: Which faces, how many, and how long baselines learn.
         name: What the network is called on the page.
         labels: Table of labels, see `facemodels.evaluation.material.gather`.
-        teacher: The set whose split "train" the baselines learn from; by default `prepared` itself.
+        teacher: The set whose split "train" the baselines and judges learn from; by default `prepared` itself, if
+            "test" is measured.
         z0: A Z0 that `facemodels train-baseline` has trained.
         verifier: Tells persons apart in edits; not one that the network was trained with.
         workers: Processes that render.
@@ -90,7 +93,8 @@ def report(
         The page.
 
     Raises:
-        InputError: The set, the labels or the baseline cannot be read or do not fit the network.
+        InputError: The set, the labels or the baseline cannot be read or do not fit the network, or the set would
+            teach what it is measured by.
     """
     settings, start = settings or ReportSettings(), time.monotonic()
     trained = None if z0 is None else AdversarialAutoencoder.load(z0)
@@ -104,6 +108,7 @@ def report(
     if prepared is None:
         _make(out)
         prepared = synthesise_set(out / "faces", size=size, workers=workers, **_RENDERED)
+    teacher = teacher_of(prepared, settings.split, teacher)
     material = gather(
         model,
         prepared,
@@ -115,7 +120,7 @@ def report(
         frontal=settings.frontal,
     )
     material.verifier = verifier
-    material.teacher = teacher or (prepared if "train" in prepared.table["split"][:] else None)
+    material.teacher = teacher if teacher and "train" in teacher.table["split"][:] else None
     _make(out)
     material.z0 = trained or _z0(material, out, settings, progress)
     sections, seconds = make_sections(material, progress)
@@ -183,8 +188,9 @@ def _introduction(material: Material, name: str) -> str:
         "synthetic": "rendered faces",
     }.get(prepared.info["source"], "photos")
     ahead = "near-frontal " if material.frontal else ""
-    persons = material.labels.get("identity")
-    whose = "" if persons is None else f", of {len(set(persons.tolist()))} persons"
+    persons = material.labels.get("identity", np.empty(0, str)).astype(str)
+    known = set(persons.tolist()) - {""}
+    whose = f", of {len(known)} {'known ' if (persons == '').any() else ''}persons" if known else ""
     lines = [
         f"{name}: a network of {weights / 1e6:.1f} million numbers for pictures of {model.config.size} pixels, after"
         " Wang, Shu, Cheng, Panagakis, Samaras and Zafeiriou, “An Adversarial Neuro-Tensorial Approach For Learning"
@@ -194,7 +200,10 @@ def _introduction(material: Material, name: str) -> str:
     ]
     teacher = material.teacher
     if teacher is None:
-        lines.append("There is no split to train baselines on, so that only baselines that were given stand beside us.")
+        lines.append(
+            "There is no split to train baselines on that is not measured, so that only baselines that were given stand"
+            " beside us; name a set with --taught-by."
+        )
     else:
         own = "the same set" if teacher is prepared else "another set"
         lines.append(f"The baselines learnt from the split “train” of {own}, {len(material.lesson):,} {ahead}faces.")

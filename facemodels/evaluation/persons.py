@@ -21,6 +21,20 @@ from facemodels.networks.verification import Verifier
 _JUDGED = 300  # faces that the verification network looks at; it is larger than ours
 
 
+def person_numbers(names: Sequence[str] | np.ndarray) -> Int[np.ndarray, " n"]:
+    """A number for each person by name; faces without a name count as persons of their own.
+
+    Example:
+        >>> person_numbers(["ann", "", "bob", "", "ann"]).tolist()
+        [1, 5, 2, 6, 1]
+    """
+    names = np.asarray(names).astype(str)
+    numbers = np.unique(names, return_inverse=True)[1]
+    unknown = names == ""
+    numbers[unknown] = len(names) + np.arange(unknown.sum())
+    return numbers
+
+
 def person_in_codes(codes: Codes, persons: Int[np.ndarray, " n"]) -> dict[str, float]:
     """Whether codes tell persons apart: the chance that two faces of one person are more alike than two others.
 

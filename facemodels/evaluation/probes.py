@@ -30,6 +30,7 @@ PAPER = {"identity": 0.8385, "expression": 0.8607, "pose": 0.9573}
 
 Labels = Sequence[Any] | np.ndarray
 Against = Literal["one", "rest"]
+_Fold = tuple[np.ndarray, np.ndarray]  # rows to learn from, and to try
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ def probe(
         if len(persons) != len(codes):
             raise ValueError(f"probe: there are {len(codes)} codes, but {len(persons)} persons; give one for each face")
         _check_folds("person", len(np.unique(persons)), folds)
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(codes, labels, persons)
-
-    def share(part: tuple[np.ndarray, np.ndarray]) -> float:
-        learnt, tried = part
-        if len(np.unique(labels[learnt])) < 2:
+        parts = _person_folds(labels, persons, folds, seed)
+        if not parts:
             raise ValueError("probe: one person has all faces of a label; give more persons, or take fewer folds")
+
+    def share(part: _Fold) -> float:
+        learnt, tried = part
         svm = linear_svm(c, against).fit(codes[learnt], labels[learnt])
         return float((svm.predict(codes[tried]) == labels[tried]).mean())
 
@@ -144,7 +145,8 @@ class TableOne:
 
     Attributes:
         rows: By name: "identity", "expression" and "pose", folds drawn as the paper draws them; "expression of new
-            persons" and "pose of new persons", with nobody in two folds. Rows whose labels are not known are missing.
+            persons" and "pose of new persons", with nobody in two folds. Rows whose labels are not known are missing,
+            and those of new persons where too few persons show a label.
     """
 
     rows: dict[str, Probe]
@@ -173,7 +175,7 @@ def table_one(
         codes: By those names; or one code of everything, such as that of an autoencoder, which then stands in all rows.
         labels: By the same names; those that are missing are left out. Without "identity" there are no new persons.
             Faces whose label is None or an empty text are left out of its rows.
-        folds: As in `probe`; fewer are taken for new persons where there are fewer persons.
+        folds: As in `probe`; fewer are taken for new persons where there are fewer persons, or faces of a label.
         c: As in `probe`.
         against: As in `probe`.
         seed: Fixes the folds.
@@ -196,9 +198,21 @@ def table_one(
     for name in known if "identity" in labels else ():
         if name != "identity":
             some, its_labels, persons = _labelled(codes, labels, name, "identity")
-            fewer = min(folds, len(np.unique(persons)))
-            rows[name + NEW_PERSONS] = probe(some, its_labels, persons=persons, folds=fewer, **settings)
+            rarest = np.unique(its_labels, return_counts=True)[1].min(initial=folds)
+            fewer = int(min(rarest, len(np.unique(persons))))
+            if _person_folds(its_labels, persons, fewer, seed):
+                rows[name + NEW_PERSONS] = probe(some, its_labels, persons=persons, folds=fewer, **settings)
     return TableOne(rows)
+
+
+def _person_folds(labels: np.ndarray, persons: np.ndarray, folds: int, seed: int) -> list[_Fold]:
+    """Folds with nobody in two of them; none where one would leave nobody to try, or one label alone to learn."""
+    if folds < 2:
+        return []
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, persons)
+    parts = [(learnt, tried) for learnt, tried in split]
+    whole = all(len(tried) and len(np.unique(labels[learnt])) > 1 for learnt, tried in parts)
+    return parts if whole else []
 
 
 def _labelled(

@@ -20,7 +20,7 @@ from facemodels.evaluation.coders import as_floats, picture_batches
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.gates import gates
 from facemodels.evaluation.measures import Codings, encode_all, reconstruction, without_context
-from facemodels.evaluation.persons import identity_kept, person_in_codes
+from facemodels.evaluation.persons import identity_kept, person_in_codes, person_numbers
 from facemodels.evaluation.pose_swaps import cycle, in_other_pose, pose_shares
 from facemodels.evaluation.swaps import EdgeJudge, Judge, PixelJudge, swap_rates
 from facemodels.evaluation.tables import read_table
@@ -192,21 +192,22 @@ def evaluate(
             known, a column `identity` that tells who it is.
         label: A label of expression.
         split: What is measured: "test", "train", or "all" of a set that the network was not trained on.
-        teacher: The set whose split "train" teaches the judge of swaps; by default `prepared`, if "test" is measured.
+        teacher: The set whose split "train" teaches the judge of swaps, see `teacher_of`.
         judge: `teach_judge` of that, if it is at hand.
         verifier: Judges whether edits keep the person; not one that the network was trained with.
         limit: Measure at most so many faces, evenly spread over the split; persons are told apart among all.
 
     Raises:
-        InputError: The split is empty, or the labels or the size do not fit the set.
+        InputError: The split is empty, the labels or the size do not fit the set, or it would teach its own judge.
     """
     prepared.require_size(model.config.size)
+    teacher = teacher_of(prepared, split, teacher)
     rows = prepared.split(split)
     if len(rows) == 0:
         raise InputError(f"{prepared.path} holds no faces of the split {split!r}; prepare it from more photos")
     known = Labels.of(prepared, split, labels, label)
-    if judge is None and known.shown is not None and (teacher or split == "test"):
-        judge = teach_judge(teacher or prepared, labels, label)
+    if judge is None and known.shown is not None and teacher is not None:
+        judge = teach_judge(teacher, labels, label)
     chosen = spread(len(rows), limit).tolist()
     faces, names = faces_from_rows(rows.select(chosen)), rows["name"][:]
     place = {name: number for number, name in enumerate(names)}
@@ -276,7 +277,7 @@ class Labels:
     Attributes:
         label: Name of the label.
         shown: The label.
-        persons: Who is who.
+        persons: Who is who; faces whose person the table leaves empty are persons of their own.
     """
 
     label: str
@@ -288,7 +289,7 @@ class Labels:
         """Labels from a CSV, or from the columns of a synthetic set.
 
         Raises:
-            InputError: The file cannot be read, lacks a column, or lacks a face.
+            InputError: The file cannot be read, lacks a column, or lacks the label of a face.
         """
         rows = prepared.split(split)
         if path is None:
@@ -296,15 +297,41 @@ class Labels:
             shown = np.array(rows["emotion"][:]) == "happy" if "emotion" in columns else None
             return cls("emotion", shown, np.array(rows["person"][:]) if "person" in columns else None)
         table, names = read_labels(path, label), rows["name"][:]
-        missing = [name for name in names if name not in table]
+        missing = [name for name in names if not table.get(name, {}).get(label, "").strip()]
         if missing:
             raise InputError(
                 f"{path} has no label for {len(missing)} faces of {prepared.path}, the first is {missing[0]}"
             )
         persons = None
         if "identity" in next(iter(table.values())):
-            persons = np.unique([table[name]["identity"] for name in names], return_inverse=True)[1]
+            persons = person_numbers([table[name]["identity"].strip() for name in names])
         return cls(label, np.array([table[name][label].strip() in ("1", "true", "True") for name in names]), persons)
+
+
+def teacher_of(prepared: PreparedSet, split: str, teacher: PreparedSet | None = None) -> PreparedSet | None:
+    """The set whose split "train" teaches judges and baselines: by default the measured one, but for "test" alone.
+
+    What teaches is never among what is measured.
+
+    Args:
+        prepared: The set that is measured.
+        split: What is measured of it: "test", "train" or "all".
+        teacher: The set that was named, or None.
+
+    Returns:
+        The set; None where there is none.
+
+    Raises:
+        InputError: The set itself was named, though its split "train" is measured.
+    """
+    if split == "test":
+        return teacher or prepared
+    if teacher is not None and teacher.path.resolve() == prepared.path.resolve():
+        raise InputError(
+            f"{teacher.path} cannot teach what its own split {split!r} is measured by; name another set with"
+            " --taught-by, or measure the split test"
+        )
+    return teacher
 
 
 def teach_judge(prepared: PreparedSet, path: Path | None, label: str) -> Judge | None:

@@ -29,7 +29,7 @@ from facemodels.evaluation.measures import psnr, quality
 from facemodels.evaluation.persons import verify_swaps
 from facemodels.evaluation.probes import FOLDS, PAPER, TableOne, table_one
 from facemodels.evaluation.readers import READABLE, reader_errors
-from facemodels.evaluation.report import LINES, evaluate, reaches
+from facemodels.evaluation.report import LINES, Labels, evaluate, reaches
 from facemodels.evaluation.shapes import ShapeErrors, shape_errors
 from facemodels.figures import grid, on_paper
 from facemodels.sheets import interpolation_sheet, mesh_pictures, parts_sheet
@@ -43,6 +43,7 @@ _READ = 60  # pairs whose edits the judge reads
 _EVERY = 3  # frames of the film, of which one is shown
 _PATHS = 12  # pairs between which it reads interpolations
 _PAIRS = 60  # pairs whose edits are compared with the truth
+_ALL_POSES = "These are faces in all poses, also with `--frontal`."
 _NO_LABELS = (
     "no labels are known; give them with --labels CSV, or take a set of `facemodels synthesise`, which knows its own"
 )
@@ -151,6 +152,7 @@ def shapes(m: Material) -> Content:
     if not m.synthetic or not torch.equal(morphable.triangles, m.prepared.morphable.triangles):
         return Content(text, parts)
     found = shape_errors(model, m.prepared, split=m.exact_split, limit=_MEASURED, detector=landmark_detector())
+    text += f"\n\n{_ALL_POSES}" if m.frontal else ""
     return Content(text, [*parts, _shape_table(found)], {name: one.to_dict() for name, one in found.items()})
 
 
@@ -248,12 +250,12 @@ def embeddings(m: Material) -> Content:
     usable = m.often(_FEWEST)
     wanted = [name for name in ("expression", "pose") if name in usable]
     if not wanted:
-        raise InputError(_why(m, usable))
+        raise InputError(_why(m, usable, _FEWEST))
     parts: list[Figure | Table] = []
     numbers: dict[str, Any] = {}
     for factor in wanted:
         rows = np.flatnonzero(usable[factor] != "")
-        labels, persons = usable[factor][rows], m.labels["identity"][rows] if "identity" in m.labels else None
+        labels, persons = usable[factor][rows], m.persons[rows]
         codes = {f"our {factor} code": m.ours[factor][rows], **_some(m.singles, rows)}
         maps = {name: embed(code, labels, persons, limit=_MAPPED, seed=m.seed) for name, code in codes.items()}
         first = next(iter(maps.values()))
@@ -392,6 +394,7 @@ def fidelity(m: Material) -> Content:
         " fits. “Ours is nearer”: share of pairs in which the edit is nearer to the truth than our reconstruction."
         " Set out to reach: 21 dB, and nearer in 80 % of the pairs."
     )
+    text += f"\n\n{_ALL_POSES}" if m.frontal else ""
     return Content(text, [Table(head, lines)], numbers)
 
 
@@ -447,9 +450,8 @@ def persons(m: Material) -> Content:
     """Whose face a swap shows."""
     if m.verifier is None:
         raise InputError("no network that tells persons apart was given; name one with --verifier")
-    who = m.labels.get("identity")
-    numbers = [] if who is None else np.unique(who[m.sample], return_inverse=True)[1].tolist()
-    found = verify_swaps(m.model, m.faces[torch.tensor(m.sample)], m.codings, m.verifier, numbers)
+    who = m.persons[m.sample].tolist()
+    found = verify_swaps(m.model, m.faces[torch.tensor(m.sample)], m.codings, m.verifier, who)
     if found is None:
         raise InputError("all faces show one person")
     rows = [
@@ -540,7 +542,11 @@ def monotony(m: Material) -> Content:
 def everything(m: Material) -> Content:
     """All measures of `facemodels evaluate`."""
     limit = min(len(m.chosen), _EVALUATED)
-    report = evaluate(m.model, m.prepared, split=m.split, teacher=m.teacher, verifier=m.verifier, limit=limit)
+    unfit = _unfit(m)
+    labels = None if unfit else m.table
+    report = evaluate(
+        m.model, m.prepared, labels, m.label, split=m.split, teacher=m.teacher, verifier=m.verifier, limit=limit
+    )
     rows = [
         (
             LINES[name].title,
@@ -554,7 +560,22 @@ def everything(m: Material) -> Content:
         "What `facemodels evaluate` measures, beside what a network trained for two hours on a CPU should reach on"
         f" photos, on {report.faces} faces. Every measure is explained in `facemodels.evaluation`."
     )
+    text += f"\n\nThe table of labels was not used here: {unfit}." if unfit else ""
+    text += f"\n\n{_ALL_POSES}" if m.frontal else ""
     return Content(text, [Table(["measure", "value", "target", ""], rows)], report.to_dict())
+
+
+def _unfit(m: Material) -> str:
+    """Why the table of labels is none that `evaluate` takes; empty if it is one, or if there is no table."""
+    if m.table is None:
+        return ""
+    try:
+        Labels.of(m.prepared, m.split, m.table, m.label)
+        if m.teacher is not None:
+            Labels.of(m.teacher, "train", m.table, m.label)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def costs(m: Material) -> Content:
@@ -602,16 +623,18 @@ def _some(codes: Mapping[str, Array], rows: np.ndarray) -> dict[str, Array]:
     return {name: code[rows] for name, code in codes.items()}
 
 
-def _why(m: Material, usable: Mapping[str, np.ndarray]) -> str:
+def _why(m: Material, usable: Mapping[str, np.ndarray], rarest: int = FOLDS) -> str:
     """Why labels do not suffice."""
-    return _left_out(m, usable) or (_NO_LABELS if not m.labels else f"only labels of {' and '.join(usable)} are known")
+    return _left_out(m, usable, rarest) or (
+        _NO_LABELS if not m.labels else f"only labels of {' and '.join(usable)} are known"
+    )
 
 
-def _left_out(m: Material, usable: Mapping[str, np.ndarray]) -> str:
+def _left_out(m: Material, usable: Mapping[str, np.ndarray], rarest: int = FOLDS) -> str:
     """Faces that do not count, in words."""
     lost = {name: int((values.astype(str) != usable.get(name, "")).sum()) for name, values in m.labels.items()}
     names = " and ".join(f"{count} of {name}" for name, count in lost.items() if count)
-    return names and f"labels that fewer than {FOLDS} faces show, or all, do not count: {names}"
+    return names and f"labels that fewer than {rarest} faces show, or all, do not count: {names}"
 
 
 def _verdict(values: Sequence[tuple[float, str]]) -> str:

@@ -10,7 +10,7 @@ _BETWEEN = (",", ";", "\t")  # spreadsheets of some countries separate by semico
 
 
 def read_table(path: str | os.PathLike[str], columns: str) -> list[dict[str, str]]:
-    """The rows of a CSV whose cells are parted by commas, semicolons or tabs.
+    """The rows of a CSV whose cells are parted by commas, semicolons or tabs; cells that a short row lacks are empty.
 
     Args:
         path: The file, in UTF-8.
@@ -23,6 +23,6 @@ def read_table(path: str | os.PathLike[str], columns: str) -> list[dict[str, str
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            return list(csv.DictReader(file, delimiter=max(_BETWEEN, key=header.count)))
+            return list(csv.DictReader(file, delimiter=max(_BETWEEN, key=header.count), restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({error}); give a table with {columns}") from error

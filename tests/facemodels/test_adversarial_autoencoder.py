@@ -1,9 +1,11 @@
 import pytest
 import torch
 from safetensors import safe_open
+from tiny import make_rows
 from torch.testing import assert_close
 
 from facemodels.baselines import AdversarialAutoencoder, AdversarialConfig, adversarial_autoencoder, train_adversarial
+from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError
 from facemodels.files import write_tensors
 
@@ -129,6 +131,22 @@ def test_wrong_files(prepared, tmp_path):
         AdversarialAutoencoder.load(path)
     with pytest.raises(InputError, match="there is no file"):
         AdversarialAutoencoder.load(tmp_path / "nothing.safetensors")
+
+
+def test_sets_of_one_name_are_told_apart(prepared, morphable, tmp_path):
+    path = tmp_path / "z0.safetensors"
+    info = {"source": "wild", "seed": 3}
+    one, other = (
+        write_prepared(tmp_path / str(count), make_rows(4, seed=count), morphable, info | {"images_per_person": count})
+        for count in (2, 4)
+    )
+    trained = train_adversarial(one, path, CONFIG, progress=False)
+    with pytest.raises(InputError, match="was trained on another set"):
+        train_adversarial(other, path, CONFIG, progress=False)
+    tensors, texts = adversarial_autoencoder._read(path)
+    write_tensors(path, tensors, {name: text for name, text in texts.items() if name != "preparation"})
+    older = train_adversarial(one, path, CONFIG, progress=False)
+    assert_close(older.state_dict(), trained.state_dict(), rtol=0, atol=0)
 
 
 def test_labels_are_not_read(prepared, tmp_path):

@@ -1,7 +1,6 @@
 """The command of measures runs and says what it is to say; no figure of time decides anything here."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,13 @@ def faces(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "target", "expected"),
-    [(2.0, "<= 2", True), (2.1, "<= 2", False), (0.7, ">= 0.73", False), (5.0, "", True), (math.nan, ">= 0", False)],
+    ("only", "reason"), [("FaceFactors", "invalid choice"), ("celeba", "--only celeba needs the photos, with --celeba")]
 )
-def test_passes(faces, value, target, expected):
-    assert faces.passes(value, target) is expected
+def test_parts_that_cannot_be_measured(faces, tmp_path, capsys, only, reason):
+    out = tmp_path / "faces.json"
+    with pytest.raises(SystemExit, match="2"):
+        faces.main(["--only", only, "--out", str(out)])
+    assert reason in capsys.readouterr().err and not out.exists()
 
 
 def test_measures_facefactors(faces, tmp_path, monkeypatch, capsys):

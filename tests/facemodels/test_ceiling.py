@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import make_rows
+
+from facemodels.data.dataset import write_prepared
+from facemodels.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,3 +60,10 @@ def test_writes_a_table(ceiling, prepared, model, tmp_path, capsys):
         *("share of the expression explained", "|---|---|---|", *rows),
     ]
     assert text in capsys.readouterr().out
+
+
+def test_a_set_without_held_out_faces(ceiling, model, morphable, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    write_prepared(tmp_path / "set", make_rows(3), morphable, {"source": "made for tests"})
+    with pytest.raises(InputError, match="holds no faces of the split 'test'"):
+        ceiling.main([str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--steps", "1"])

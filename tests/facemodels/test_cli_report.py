@@ -58,6 +58,21 @@ def test_wrong_input_ends_in_one_line(call, model, prepared, tmp_path):
     assert os.listdir(tmp_path) == ["model"]
 
 
+@pytest.mark.parametrize(
+    ("command", "table", "text"),
+    [
+        (["evaluate", "{set}", "--model", "model"], "file,Smiling\n000016.jpg\n", "has no label for 8 faces"),
+        (["report", "model", "--prepared", "{set}"], "Smiling,file\n0\n", "names none of the faces of the set"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_short_rows_end_in_one_line(call, model, prepared, tmp_path, command, table, text):
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "labels.csv").write_text(table)
+    command = [part.format(set=prepared.path) for part in command]
+    assert_one_line(call(*command, "--labels", "labels.csv"), text)
+
+
 def test_interrupted_it_says_what_is_kept(call, model, prepared, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -269,6 +270,7 @@ class TestReport:
 
     def test_targets(self):
         assert reaches(23.5, ">= 23.5") and not reaches(23.4, ">= 23.5") and reaches(0.04, "<= 0.04")
+        assert reaches(5.0, "") and not reaches(2.1, "<= 2") and not reaches(math.nan, ">= 0")
         assert all(not line.target or line.target[:3] in ("<= ", ">= ") for line in LINES.values())
 
     def test_a_set_without_held_out_faces(self, model, morphable, tmp_path):
@@ -309,13 +311,32 @@ class TestLabels:
         assert labels.shown is not None and labels.shown.tolist() == [True, False] * 3
         assert labels.persons is not None and labels.persons.tolist() == [5, 5, 6, 6, 7, 7]
 
-    def test_all_of_a_set_is_judged_by_the_pupil_of_another(self, model, synthetic, prepared):
+    def test_all_of_a_set_is_judged_by_the_pupil_of_another(self, model, synthetic, prepared, tmp_path):
         alone = evaluate(model, synthetic, split="all")
         assert alone.faces == 16 and alone.label is None and "person_auc" in alone.measures
-        taught = evaluate(model, synthetic, split="all", teacher=synthetic)
+        rows = [row | {"person": 0, "emotion": ["happy", "sad"][k % 2]} for k, row in enumerate(make_rows(16, seed=9))]
+        other = write_prepared(tmp_path / "other", rows, synthetic.morphable, {"source": "made for tests"})
+        taught = evaluate(model, synthetic, split="all", teacher=other)
         assert taught.label == "emotion" and taught.pairs > 0
+        with pytest.raises(InputError, match="cannot teach what its own split 'all' is measured by"):
+            evaluate(model, synthetic, split="all", teacher=synthetic)
         assert isinstance(teach_judge(synthetic, None, "Smiling"), EdgeJudge)
         assert evaluate(model, synthetic, split="all", teacher=prepared).label is None
+
+    def test_faces_whose_person_is_unknown_are_persons_of_their_own(self, model, prepared, table):
+        names = prepared.table["name"][:]
+        lines = [f"{name},{k % 2},{' ' if k < 22 else 'ann'}" for k, name in enumerate(names)]
+        table.write_text("\n".join(["file,Smiling,identity", *lines]))
+        persons = Labels.of(prepared, "test", table, "Smiling").persons
+        assert len(set(persons.tolist())) == 7 and persons[6] == persons[7]
+        assert evaluate(model, prepared, table).persons == 1
+
+    def test_every_face_needs_the_label(self, prepared, table):
+        lines = table.read_text().splitlines()
+        lines[18], lines[20] = lines[18].split(",")[0], lines[20].split(",")[0] + ", ,3"  # a short row, an empty cell
+        table.write_text("\n".join(lines))
+        with pytest.raises(InputError, match=r"has no label for 2 faces of .*, the first is 000017\.jpg"):
+            Labels.of(prepared, "test", table, "Smiling")
 
     def test_refusals(self, prepared, tmp_path):
         path = tmp_path / "labels.csv"

@@ -11,7 +11,7 @@ from facemodels.config import NetworkConfig
 from facemodels.data.factors import exchange, sample_factors
 from facemodels.data.synthetic import draw, factors_of, synthesise_set
 from facemodels.errors import InputError
-from facemodels.evaluation.fidelity import differing_pairs, edit_fidelity, true_edits
+from facemodels.evaluation.fidelity import differing_pairs, edit_fidelity, edit_trials, true_edits
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,14 @@ def test_pairs_differ_in_the_factor(synthetic, factor):
             "identity": one.person == other.person,
         }
         assert not same[factor]
+
+
+def test_without_faces_nothing_differs(tmp_path):
+    with pytest.raises(InputError, match="no two of these 0 faces differ in pose"):
+        differing_pairs([], "pose", 3)
+    everything = synthesise_set(tmp_path / "set", count=4, held_out=0, seed=3)
+    with pytest.raises(InputError, match="no two of these 0 faces differ in light"):
+        edit_trials(everything, "light", 3)
 
 
 def test_faces_that_are_all_alike(synthetic):

@@ -131,6 +131,17 @@ class TestTableOne:
         table = table_one(random.normal(size=(60, 3)), labels)
         assert len(table.rows["expression of new persons"].folds) == 3
 
+    @pytest.mark.parametrize(
+        ("identity", "expression"),
+        [
+            (["ann"] * 20 + ["bob"] * 20, ["happy"] * 12 + ["sad"] * 28),  # ann alone is ever happy
+            (["ann"] * 10 + ["bob"] * 10 + [""] * 20, [""] * 20 + ["happy", "sad"] * 10),  # nobody's label is known
+        ],
+    )
+    def test_new_persons_of_too_few_are_left_out(self, random, identity, expression):
+        labels = {"identity": identity, "expression": expression}
+        assert list(table_one(random.normal(size=(40, 3)), labels, folds=5).rows) == ["identity", "expression"]
+
     def test_without_persons(self, random, labels):
         table = table_one(random.normal(size=(240, 3)), {"pose": labels["pose"]}, folds=3)
         assert list(table.rows) == ["pose"]

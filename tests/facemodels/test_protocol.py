@@ -75,6 +75,18 @@ class TestCommand:
         assert status == 0 and "expression of new persons" in out
         assert json.loads((tmp_path / "probe.json").read_text())["faces"] == 25
 
+    def test_of_two_persons_of_whom_one_is_ever_happy(self, call, table):
+        lines = [f"{k}.png,{'ann' if k < 12 else 'bob'},{'happy' if k < 6 else 'sad'}" for k in range(24)]
+        (table.parent / "two.csv").write_text("\n".join(["path,identity,expression", *lines]))
+        status, out, _ = call(table.parent / "two.csv", "--aligned", "--folds", 5)
+        assert status == 0 and "\nexpression " in out and "of new persons" not in out
+
+    def test_of_labels_that_no_face_shares(self, call, table):
+        lines = [f"{k}.png,{'ab'[k % 2]}," if k < 12 else f"{k}.png,,{'cd'[k % 2]}" for k in range(24)]
+        (table.parent / "apart.csv").write_text("\n".join(["path,identity,expression", *lines]))
+        status, out, _ = call(table.parent / "apart.csv", "--aligned", "--folds", 3)
+        assert status == 0 and "\nidentity " in out and "of new persons" not in out
+
     def test_of_a_set_without_labels(self, call, prepared):
         status, _, errors = call(prepared.path)
         assert status == 2 and "holds photos without labels" in errors and errors.count("\n") == 1

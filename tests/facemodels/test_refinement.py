@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import make_rows
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.config import NetworkConfig
+from facemodels.data.dataset import write_prepared
 from facemodels.data.synthetic import synthesise_set
 from facemodels.editing import decode_edit, exchanged, refine, transfer
+from facemodels.errors import InputError
 from facemodels.evaluation import encode_all
 from facemodels.evaluation.fidelity import edit_trials
 from facemodels.evaluation.measures import psnr, reconstruction
@@ -81,3 +84,28 @@ def test_judges_swaps_of_photos(refinement, prepared, model, tmp_path, capsys):
         *("face", "normals", "expression swap follows", "identity swap follows", "own label shown without a swap")
     ]
     assert all(0 <= float(cell) <= 1 for row in rows[2:] for cell in row[1:])
+
+
+def test_other_splits_need_a_teacher_of_the_judge(refinement, prepared, model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    labels = tmp_path / "labels.csv"
+    lines = [f"{name},{number % 2}" for number, name in enumerate(prepared.table["name"][:])]
+    labels.write_text("\n".join(["file,Smiling", *lines]))
+    command = [str(prepared.path), "--model", str(tmp_path / "model"), "--steps", "1", "--split", "all", "--faces", "4"]
+    assert refinement.main(command) == 0  # nobody judges
+    command += ["--labels", str(labels)]
+    with pytest.raises(InputError, match="name a set that teaches the judge of the split 'all', with --taught-by"):
+        refinement.main(command)
+    with pytest.raises(InputError, match="cannot teach what its own split 'all' is measured by"):
+        refinement.main([*command, "--taught-by", str(prepared.path)])
+    other = write_prepared(tmp_path / "other", make_rows(16, seed=9), prepared.morphable, {"source": "made for tests"})
+    capsys.readouterr()
+    assert refinement.main([*command, "--taught-by", str(other.path)]) == 0
+    assert "expression swap follows" in capsys.readouterr().out
+
+
+def test_a_set_without_held_out_faces(refinement, model, morphable, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    write_prepared(tmp_path / "set", make_rows(3), morphable, {"source": "made for tests"})
+    with pytest.raises(InputError, match="holds no faces of the split 'test'"):
+        refinement.main([str(tmp_path / "set"), "--model", str(tmp_path / "model")])

@@ -204,6 +204,15 @@ class TestGather:
         m.teacher = prepared
         assert m.labelled_factors["identity"].shape[1] == 2  # a and b
 
+    def test_donors_differ_also_where_nobody_is_known(self, model, prepared, tmp_path):
+        names = prepared.table["name"][:]
+        for who in ("", "ann"):
+            labels = write_labels(tmp_path / "labels.csv", names, Smiling=[0, 1] * 12, identity=[who] * 24)
+            m = gather(model, prepared, split="all", labels=labels)
+            pair = m.pairs("expression")
+            assert len(set(pair.donors)) == len(pair.donors) == 6
+            assert len(set(m.persons.tolist())) == (1 if who else 24)
+
     def test_a_grid_is_whole(self):
         labels = {
             "identity": np.array(["a", "a", "a", "b", "b", "c", "c", "", "d", "d"]),
@@ -236,7 +245,10 @@ def test_the_whole_report(model, labelled_set, tmp_path):
     train_adversarial(prepared, z0, AdversarialConfig(channels=(4, 4, 4), intermediate=8, hidden=8, steps=2, batch=4))
     out = tmp_path / "report"
     settings = ReportSettings(split="all", limit=None)
-    written = report(model, out, prepared, settings, name="tiny", labels=labels, z0=z0, progress=False)
+    others = make_rows(48, seed=9, held_out=24)  # of the same names, so that the table tells who they are, too
+    teacher = write_prepared(tmp_path / "teacher", others, prepared.morphable, {"source": "made for tests"})
+    names = {"name": "tiny", "labels": labels, "z0": z0}
+    written = report(model, out, prepared, settings, **names, teacher=teacher, progress=False)
     text = written.read_text()
     found = Checker(text)
     assert found.ids == NAMES and len(found.images) > 10
@@ -249,6 +261,60 @@ def test_the_whole_report(model, labelled_set, tmp_path):
     assert set(table[OURS]) == {"identity", "expression", "pose", "expression of new persons", "pose of new persons"}
     assert table[OURS]["identity"]["faces"] == 48 and table[OURS]["pose"]["paper"] == 0.9573
     assert "83.85%" in text and not re.search(r"\bnan\b", re.sub(r'src="[^"]*"', "", text))
+
+
+def test_what_is_measured_teaches_nobody(model, labelled_set, tmp_path, monkeypatch):
+    from facemodels.evaluation import page as module
+
+    monkeypatch.setattr(module, "SECTIONS", [one for one in sections.SECTIONS if one[0] == "after-swap"])
+    monkeypatch.setattr(sections, "_READ", 8)
+    prepared, _ = labelled_set
+
+    def judged(split, **given):
+        text = report(model, tmp_path, prepared, ReportSettings(split=split, steps=0), progress=False, **given)
+        return text.read_text(), json.loads((tmp_path / "report.json").read_text())["sections"]["after-swap"]
+
+    for split in ("all", "train"):
+        text, made = judged(split)
+        assert "name a set with --taught-by" in made["missing"]
+        assert "stand beside us; name a set with --taught-by" in text
+        with pytest.raises(InputError, match=f"cannot teach what its own split '{split}' is measured by"):
+            judged(split, teacher=prepared)
+    assert "judge" in judged("test")[1]["figures"]
+    teacher = write_prepared(tmp_path / "other", make_rows(20, seed=9), prepared.morphable, {"source": "tests"})
+    text, made = judged("train", teacher=teacher)
+    assert "judge" in made["figures"] and "from the split “train” of another set, 20 faces" in text
+
+
+def test_persons_who_are_not_known_are_not_counted(model, prepared, tmp_path):
+    from facemodels.evaluation.page import _introduction
+
+    names = prepared.table["name"][:]
+    for who, words in {"": "photos (split", "ann": "photos, of 1 known persons (split"}.items():
+        labels = write_labels(tmp_path / "labels.csv", names, identity=[who, *[""] * 23])
+        assert words in _introduction(gather(model, prepared, split="all", labels=labels), "tiny")
+
+
+def test_the_table_reaches_all_other_measures(model, prepared, tmp_path):
+    names = prepared.table["name"][:]
+    columns = {"Smiling": [0, 1] * 12, "identity": [k // 2 for k in range(24)]}
+    m = gather(model, prepared, labels=write_labels(tmp_path / "labels.csv", names, **columns), frontal=True)
+    m.teacher = prepared
+    made = sections.everything(m)
+    assert made.numbers["label"] == "Smiling" and "person_auc" in made.numbers["measures"]
+    assert "also with `--frontal`" in made.text
+    m = gather(model, prepared, labels=write_labels(tmp_path / "labels.csv", names, expression=["a", "b"] * 12))
+    made = sections.everything(m)
+    assert made.numbers["label"] is None and "frontal" not in made.text
+    assert "The table of labels was not used here" in made.text and "has no column Smiling" in made.text
+
+
+def test_a_section_names_its_own_limit(model, prepared, tmp_path):
+    labels = write_labels(tmp_path / "labels.csv", prepared.table["name"][:], expression=["a"] * 20 + ["b"] * 4)
+    m = gather(model, prepared, split="all", labels=labels)
+    for section, limit in ((sections.embeddings, 6), (sections.table_1, 10)):
+        with pytest.raises(InputError, match=f"labels that fewer than {limit} faces show"):
+            section(m)
 
 
 def test_without_labels_and_baselines_sections_say_why(model, prepared, tmp_path):
@@ -310,14 +376,26 @@ def test_a_network_without_cores_has_no_shape_stream(network_config, morphable, 
 
 def test_the_truth_of_synthetic_faces_is_shown(tmp_path):
     prepared = synthesise_set(tmp_path / "synthetic", count=16, held_out=0.5, seed=3)
-    m = gather(
-        NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval(), prepared, split="all"
-    )
+    model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval()
+    m = gather(model, prepared, split="all")
     pair = Pair([3, 12], [3, 12])
     truth = m.truth(pair, "pose")
     assert truth is not None and float((truth - m.images[pair.sources]).abs().max()) < 0.003
     assert m.labels["identity"].tolist() == [k // 4 for k in range(16)]
     assert torch.equal(m.images[0], prepared.faces("train").pictures()[0])
+
+
+def test_sections_of_exact_faces_say_that_they_take_all_poses(tmp_path, monkeypatch):
+    small = {"_PAIRS": 2, "_MEASURED": 2, "EDITABLE": ("light",), "landmark_detector": lambda: None}
+    for name, value in small.items():
+        monkeypatch.setattr(sections, name, value)
+    prepared = synthesise_set(tmp_path / "synthetic", count=16, held_out=0.5, seed=3)
+    config = NetworkConfig(channels=(4, 4, 4), frontal_rank=2)
+    m = gather(NeuroTensorialAutoencoder(config, prepared.morphable).eval(), prepared, split="all")
+    assert "--frontal" not in sections.fidelity(m).text
+    m.frontal = True
+    for section in (sections.fidelity, sections.shapes):
+        assert "These are faces in all poses, also with `--frontal`." in section(m).text
 
 
 def test_a_film_of_exact_faces(monkeypatch):
@@ -369,7 +447,8 @@ def test_without_a_set_faces_are_rendered_once(tmp_path, monkeypatch):
     model = NeuroTensorialAutoencoder(NetworkConfig(channels=(4, 4, 4), frontal_rank=2)).eval()
     settings = ReportSettings(steps=0)
     text = report(model, tmp_path / "new", settings=settings, workers=1, progress=False).read_text()
-    assert "8 rendered faces, of 2 persons" in text and "8 faces.</p>" in text
+    assert "8 rendered faces, of 2 persons" in text
+    assert "The baselines learnt from the split “train” of the same set, 8 faces.</p>" in text
     before = (tmp_path / "new" / "faces" / "preparation.json").stat().st_mtime_ns
     report(model, tmp_path / "new", settings=settings, workers=1, progress=False)
     assert (tmp_path / "new" / "faces" / "preparation.json").stat().st_mtime_ns == before

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import make_rows
 from torch.testing import assert_close
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
+from facemodels.data.dataset import write_prepared
 from facemodels.errors import InputError
 from facemodels.gauge import prediction, separate_identity
 
@@ -51,6 +53,17 @@ def test_measures_and_writes(separation, prepared, model, tmp_path, capsys):
     assert [line.split(" | ")[0] for line in lines[3:]] == ["| as trained", "| separated, guard 0.5"]
     assert lines[3].split(" | ")[1] == lines[4].split(" | ")[1]
     assert lines[-1] in capsys.readouterr().out
+
+
+def test_faces_trained_on_are_judged_by_the_pupil_of_another_set(separation, prepared, model, tmp_path):
+    model.save_pretrained(tmp_path / "run" / "model")
+    command = [str(prepared.path), "--model", str(tmp_path / "run"), "--guards", "0.5", "--split", "train"]
+    with pytest.raises(InputError, match="name a set that teaches the judge of the split 'train', with --taught-by"):
+        separation.main(command)
+    with pytest.raises(InputError, match="cannot teach what its own split 'train' is measured by"):
+        separation.main([*command, "--taught-by", str(prepared.path)])
+    other = write_prepared(tmp_path / "other", make_rows(6, seed=9), prepared.morphable, {"source": "made for tests"})
+    assert separation.main([*command, "--taught-by", str(other.path), "--faces", "4"]) == 0
 
 
 def test_without_a_run(separation, prepared, tmp_path, monkeypatch):
