@@ -282,6 +282,7 @@ class TestPrepare:
         assert smooth < 0.2 * rough
         assert max(np.abs(np.diff(yaw[1], 2))) < 0.5 * rough
 
+    @pytest.mark.slow
     def test_larger_crops(self, again, prepared, photos, detector, morphable):
         """Twice the pixels, and otherwise the same: landmarks, fits and figures are those of crops of 64."""
         large = again(size=128, mirror=True)

@@ -263,6 +263,7 @@ def test_the_whole_report(model, labelled_set, tmp_path):
     assert "83.85%" in text and not re.search(r"\bnan\b", re.sub(r'src="[^"]*"', "", text))
 
 
+@pytest.mark.slow
 def test_what_is_measured_teaches_nobody(model, labelled_set, tmp_path, monkeypatch):
     from facemodels.evaluation import page as module
 
@@ -385,6 +386,7 @@ def test_the_truth_of_synthetic_faces_is_shown(tmp_path):
     assert torch.equal(m.images[0], prepared.faces("train").pictures()[0])
 
 
+@pytest.mark.slow
 def test_sections_of_exact_faces_say_that_they_take_all_poses(tmp_path, monkeypatch):
     small = {"_PAIRS": 2, "_MEASURED": 2, "EDITABLE": ("light",), "landmark_detector": lambda: None}
     for name, value in small.items():

@@ -25,6 +25,7 @@ def separation(monkeypatch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("separated", [False, True])
+@pytest.mark.slow
 def test_networks_make_the_same_of_a_photo(separation, network_config, separated):
     model = NeuroTensorialAutoencoder(network_config).double().eval()
     images = torch.rand(60, 3, 64, 64).double()

@@ -221,6 +221,7 @@ class TestSynthesiseSet:
 
 class TestSize:
     @pytest.mark.parametrize("design", ["portraits", "facefactors", "wild"])
+    @pytest.mark.slow
     def test_larger_images_show_the_same_faces(self, design):
         small, large = (list(synthesise(4, seed=3, design=design, size=size)) for size in (64, 128))
         pictures = {name for name, value in small[0].items() if np.shape(value)[:2] == (64, 64)}

@@ -196,6 +196,7 @@ class TestAnimate:
         assert len(list(photos(Video(str(tmp_path / "out.mp4"))))) == 2
 
     @pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+    @pytest.mark.slow
     def test_a_file_that_was_cut(self, model, template, tmp_path, suffix):
         """FFmpeg itself takes its end for that of the video."""
         rng = np.random.default_rng(0)
