@@ -12,16 +12,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.options import command_parser
+from benchmarks.options import add_teacher, command_parser, teacher_from
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.cli.networks import load_network
 from facemodels.data.dataset import Faces, PreparedSet, faces_from_rows
 from facemodels.editing import EDITABLE, refine
-from facemodels.errors import InputError
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.fidelity import edit_trials
 from facemodels.evaluation.measures import Codings, encode_all, reconstruction
-from facemodels.evaluation.report import Labels, teach_judge, teacher_of
+from facemodels.evaluation.report import Labels, teach_judge
 from facemodels.evaluation.swaps import SwapRates, swap_rates
 
 Row = tuple[str, str, str]
@@ -38,9 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepared.faces(options.split, limit=1)  # refuses an empty split
     judge = None
     if options.labels:
-        teacher = teacher_of(prepared, options.split, PreparedSet(options.taught_by) if options.taught_by else None)
-        if teacher is None:
-            raise InputError(f"name a set that teaches the judge of the split {options.split!r}, with --taught-by")
+        teacher = teacher_from(options, prepared)
         judge = teach_judge(teacher, options.labels, options.label)
     rows = prepared.split(options.split)
     chosen = spread(len(rows), options.faces or None)
@@ -96,9 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=60, help="steps of refinement")
     parser.add_argument("--labels", type=Path, help="CSV with the columns file and the label's: swaps are judged, too")
     parser.add_argument("--label", default="Smiling", help="label of expression that swaps are judged by")
-    parser.add_argument(
-        "--taught-by", type=Path, help="set whose split train teaches the judge, for other splits than test"
-    )
+    add_teacher(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the table there, too")
     return parser

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.options import command_parser
+from benchmarks.options import add_teacher, command_parser, teacher_from
 from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.cli.networks import RUNS, load_network
 from facemodels.codes import Codes
@@ -21,7 +21,7 @@ from facemodels.data.dataset import PreparedSet, faces_from_rows
 from facemodels.errors import InputError
 from facemodels.evaluation.exchange import spread
 from facemodels.evaluation.measures import batches, encode_all
-from facemodels.evaluation.report import LINES, Report, evaluate, teach_judge, teacher_of
+from facemodels.evaluation.report import LINES, Report, evaluate, teach_judge
 from facemodels.gauge import RIDGE, join_identity, separate_identity, whiten_identity
 from facemodels.training.checkpoint import checkpoints, newest_run
 from facemodels.training.loop import GAUGE_FACES
@@ -43,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     prepared = PreparedSet(options.prepared)
-    teacher = teacher_of(prepared, options.split, PreparedSet(options.taught_by) if options.taught_by else None)
-    if teacher is None:
-        raise InputError(f"name a set that teaches the judge of the split {options.split!r}, with --taught-by")
+    teacher = teacher_from(options, prepared)
     run = options.model or newest_run(RUNS)
     if run is None:
         raise InputError(f"there is no run under {RUNS}/; name one with --model")
@@ -118,9 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, help="CSV with the columns file, the label's and identity")
     parser.add_argument("--label", default="Smiling", help="label of expression that swaps are judged by")
     parser.add_argument("--split", default="test", choices=("test", "train"), help="faces that are measured")
-    parser.add_argument(
-        "--taught-by", type=Path, help="set whose split train teaches the judge, for other splits than test"
-    )
+    add_teacher(parser)
     parser.add_argument("--guards", nargs="+", type=float, default=GUARDS, help="shares of the mean variance")
     parser.add_argument("--faces", type=int, default=0, help="faces that are measured; 0 for all")
     parser.add_argument("--threads", type=int, default=1)

@@ -6,7 +6,6 @@ distribution. One that learnt from rendered faces comes with the package.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from facemodels.config import SIZE
 from facemodels.data.dataset import Faces, PreparedSet
+from facemodels.data.sources import digest
 from facemodels.errors import InputError
 from facemodels.files import check_place, read_tensors, write_tensors
 from facemodels.networks import Encoder, UpsamplingDecoder, channels_last
@@ -198,7 +198,7 @@ def train_adversarial(
         "format": _FORMAT,
         "config": json.dumps(dataclasses.asdict(config)),
         "set": _name(prepared),
-        "preparation": _digest(prepared),
+        "preparation": digest([json.dumps(prepared.info, sort_keys=True)]),  # sets of one name differ in it
     }
     tensors, step = _begun(path, record)
     if step == config.steps:
@@ -332,11 +332,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}
-
-
-def _digest(prepared: PreparedSet) -> str:
-    """Tells apart sets of one name by all that `preparation.json` says of them."""
-    return hashlib.sha256(json.dumps(prepared.info, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _name(prepared: PreparedSet) -> str:

@@ -71,7 +71,7 @@ class EdgeJudge:
     """Logistic regression on edges and colours, both labels weighing the same: for faces in all poses.
 
     Of FaceFactors, where heads turn and one face in six is happy, `PixelJudge` tells two thirds when both labels count
-    the same, this one nine tenths.
+    the same, this one nine tenths (benchmarks/results/training/residual.md).
 
     Args:
         images: Pictures to learn from, in [0, 1]; those of 4000 faces take half a minute.
