@@ -22,6 +22,9 @@ SCRIPT = """<script>addEventListener("keyup", event => {
   if (event.target.type === "range") event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }))
 })</script>"""
 """Gradio tells of a slider's release only for the mouse; with this, the mesh follows the keyboard, too."""
+_DIRECT = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+"""Every event asks the server itself. Gradio's queue answers all of them over one stream, which the browser may close
+just as the next event begins; that event then never ends, and the page stands still."""
 _FACTOR_LABELS = {
     "expression": "expression of B",
     "pose": "pose of B",
@@ -76,26 +79,22 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
 
         subject_a, subject_b = gr.State(first), gr.State(second)
         settings = [subject_a, subject_b, view, *sliders]
-        show = {"inputs": settings, "outputs": [edited, parts], "show_progress": "hidden", "api_visibility": "private"}
+        show = {"inputs": settings, "outputs": [edited, parts], **_DIRECT}
         show_mesh = {**show, "outputs": [mesh, mesh_link]}
         gr.on([slider.change for slider in sliders], start.face, trigger_mode="always_last", **show)
         gr.on([slider.release for slider in sliders], start.mesh, trigger_mode="always_last", **show_mesh)
         view.change(start.face, **show)
         page.load(start.face, **show).then(start.mesh, **show_mesh)
-        reset.click(lambda: [0] * len(sliders), outputs=sliders, show_progress="hidden", api_visibility="private").then(
-            start.mesh, **show_mesh
-        )
+        reset.click(lambda: [0] * len(sliders), outputs=sliders, **_DIRECT).then(start.mesh, **show_mesh)
         for photo, note, subject, chosen in (
             (photo_a, note_a, subject_a, chosen_a),
             (photo_b, note_b, subject_b, chosen_b),
         ):
-            photo.change(start.read, photo, [subject, note], show_progress="hidden", api_visibility="private").then(
-                start.face, **show
-            ).then(start.mesh, **show_mesh)
-            chosen.click(start.example, chosen, photo, show_progress="hidden", api_visibility="private")
-        swap.click(
-            start.swap, [subject_a, subject_b], [photo_a, photo_b], show_progress="hidden", api_visibility="private"
-        )
+            photo.change(start.read, photo, [subject, note], **_DIRECT).then(start.face, **show).then(
+                start.mesh, **show_mesh
+            )
+            chosen.click(start.example, chosen, photo, **_DIRECT)
+        swap.click(start.swap, [subject_a, subject_b], [photo_a, photo_b], **_DIRECT)
     return page
 
 

@@ -120,6 +120,12 @@ def test_only_this_machine_is_asked_and_answered(served, page):
     assert listening == {"127.0.0.1"}
 
 
+def test_no_event_waits_in_the_queue(page):
+    """Its one stream may be closed under an event that has just begun, and the page stands still."""
+    assert any("/run/" in url for url in page.asked)
+    assert [url for url in page.asked if "/queue/" in url] == []
+
+
 @pytest.mark.parametrize("name", ["take-expression", "take-pose", "take-light", "take-identity", "yaw", "pitch"])
 def test_sliders_edit_the_face(page, name):
     before = edited(page)
