@@ -13,7 +13,6 @@ import skimage.data
 import torch
 
 from facemodels.autoencoder import NeuroTensorialAutoencoder
-from facemodels.config import SIZE
 from facemodels.data.alignment import load_photo
 from facemodels.data.factorial import EXPRESSIONS, LIGHTS, POSES, SHAPE, cell_factors
 from facemodels.data.synthetic import draw
@@ -32,22 +31,23 @@ TARGETS = {
 }
 
 
-def rendered(expression: str, pose: tuple[int, int], light: str) -> torch.Tensor:
+def rendered(size: int, expression: str, pose: tuple[int, int], light: str) -> torch.Tensor:
     cell = (PERSON, EXPRESSIONS.index(expression), POSES.index(pose), list(LIGHTS).index(light))
-    images, _ = draw([cell_factors(0, int(np.ravel_multi_index(cell, SHAPE)))])
+    images, _ = draw([cell_factors(0, int(np.ravel_multi_index(cell, SHAPE)), size=size)])
     return images
 
 
 def main(path: str, out: str) -> None:
     model = NeuroTensorialAutoencoder.from_pretrained(resolve(path))
     file = Path(skimage.data.__file__).parent / "astronaut.png"  # Eileen Collins, NASA
-    photo = load_photo(file, MediaPipeDetector(), "the astronaut's photo")
-    crop, large = to_tensor(photo.crop), enlarged(photo, ZOOM * SIZE)
+    size = model.config.size
+    photo = load_photo(file, MediaPipeDetector(), "the astronaut's photo", size=size)
+    crop, large = to_tensor(photo.crop), enlarged(photo, ZOOM * size)
     own = transfer(model, crop, crop, [])
     labels = ["photo", "reconstruction"]
     top, middle, bottom = [None, None], [crop[0], own.image[0]], [to_tensor(large.photo)[0], None]
     for factor, targets in TARGETS.items():
-        for target in map(rendered, *zip(*targets, strict=True)):
+        for target in (rendered(size, *cell) for cell in targets):
             edit = transfer(model, crop, target, factor)
             top.append(target[0])
             middle.append(edit.image[0])

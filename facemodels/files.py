@@ -81,7 +81,7 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
         with explained(paths[0].parent):
             yield temporaries
             for temporary in temporaries:
-                with temporary.open("rb") as stream:
+                with temporary.open("r+b") as stream:  # Windows syncs only what may be written
                     os.fsync(stream.fileno())
             for temporary, path in zip(temporaries, paths, strict=True):
                 temporary.replace(path)

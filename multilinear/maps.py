@@ -115,8 +115,8 @@ def multilinear_loss(
     weight, rows = _one_batch(*promote_for_product([core.detach() if in_factors else core, *inputs]))
     if not (target.is_floating_point() or target.is_complex()):  # integers carry no gradient back to the core
         target = target.to(torch.promote_types(weight.dtype, torch.float32))
-    if in_factors:
-        target = _factored.tap_target(target, core, inputs)
+    if in_factors:  # in the core's precision, as the gradient goes to the core through the target
+        target = _factored.tap_target(target.to(torch.promote_types(target.dtype, core.dtype)), core, inputs)
     samples = count(target.shape[:-1])
     if reduction != "none" and _multilinear_loss.is_supported(target, weight, rows):
         scale = 1 / samples if reduction == "mean" else 1

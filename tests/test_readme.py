@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import tomllib
 from pathlib import Path
 from types import FunctionType
 
@@ -44,3 +45,10 @@ def test_make_targets_exist():
 def test_pictures_and_links_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
         assert target.startswith("http") or (README.parent / target).exists(), target
+
+
+def test_the_source_distribution_holds_what_the_readme_shows():
+    settings = tomllib.loads(README.with_name("pyproject.toml").read_text())
+    held = {*settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"], "LICENSE"}  # the licence comes along
+    shown = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+    assert {target.split("/")[0] for target in shown if not target.startswith("http")} <= held

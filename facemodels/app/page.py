@@ -1,8 +1,9 @@
 """The page: photos on the left, the edited face in the middle, sliders on the right, parts and mesh below."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -78,24 +79,40 @@ def build_page(studio: Studio, examples: Sequence[Path], folder: Path) -> gr.Blo
                 reset = gr.Button("Reset", size="sm", elem_id="reset")
 
         subject_a, subject_b = gr.State(first), gr.State(second)
-        settings = [subject_a, subject_b, view, *sliders]
-        show = {"inputs": settings, "outputs": [edited, parts], **_DIRECT}
-        show_mesh = {**show, "outputs": [mesh, mesh_link]}
-        gr.on([slider.change for slider in sliders], start.face, trigger_mode="always_last", **show)
-        gr.on([slider.release for slider in sliders], start.mesh, trigger_mode="always_last", **show_mesh)
-        view.change(start.face, **show)
-        page.load(start.face, **show).then(start.mesh, **show_mesh)
-        reset.click(lambda: [0] * len(sliders), outputs=sliders, **_DIRECT).then(start.mesh, **show_mesh)
+        settings = [gr.State({}), subject_a, subject_b, view, *sliders]
+        show = {"fn": newest(start.face), "inputs": settings, "outputs": [edited, parts], **_DIRECT}
+        show_mesh = {**show, "fn": newest(start.mesh), "outputs": [mesh, mesh_link]}
+        gr.on([slider.change for slider in sliders], trigger_mode="always_last", **show)
+        gr.on([slider.release for slider in sliders], trigger_mode="always_last", **show_mesh)
+        view.change(**show)
+        page.load(**show).then(**show_mesh)
+        reset.click(lambda: [0] * len(sliders), outputs=sliders, **_DIRECT).then(**show_mesh)
         for photo, note, subject, chosen in (
             (photo_a, note_a, subject_a, chosen_a),
             (photo_b, note_b, subject_b, chosen_b),
         ):
-            photo.change(start.read, photo, [subject, note], **_DIRECT).then(start.face, **show).then(
-                start.mesh, **show_mesh
-            )
+            photo.change(start.read, photo, [subject, note], **_DIRECT).then(**show).then(**show_mesh)
             chosen.click(start.example, chosen, photo, **_DIRECT)
         swap.click(start.swap, [subject_a, subject_b], [photo_a, photo_b], **_DIRECT)
     return page
+
+
+def newest(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """What answers an event, silent where a later event of the page has asked for the same.
+
+    Events of different sliders and buttons are answered side by side; one that takes long would otherwise show again
+    what is no longer asked for.
+
+    Args:
+        answer: Takes the event's inputs; the new function takes before them a dictionary that the page keeps for it.
+    """
+
+    def answered(asked: dict[str, object], *inputs: Any) -> Any:
+        own = asked[answer.__name__] = object()
+        outputs = answer(*inputs)
+        return outputs if asked[answer.__name__] is own else gr.skip()
+
+    return answered
 
 
 class _Show:

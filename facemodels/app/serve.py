@@ -46,10 +46,12 @@ def serve(
         raise InputError("the page needs Gradio, which is not installed; run `pip install 'multilinear-faces[app]'`")
     _check_address(host, port)
     detector = detector or MediaPipeDetector()
-    with tempfile.TemporaryDirectory(prefix="facemodels-app-", ignore_cleanup_errors=True) as folder:
-        # Gradio reads these when it is imported or when components are made.
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with (
+        tempfile.TemporaryDirectory(prefix="facemodels-app-", ignore_cleanup_errors=True) as folder,
+        _environment(
+            GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, no_proxy=_without_proxy(host, "localhost")
+        ),
+    ):
         import gradio as gr
 
         from facemodels.app.examples import examples
@@ -59,31 +61,53 @@ def serve(
 
         studio = Studio(model, detector, name_expressions(model), refined)
         page = build_page(studio, examples(), Path(folder))
+        theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
         try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                inbrowser=open_browser,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                ssr_mode=False,
-                enable_monitoring=False,
-                mcp_server=False,
-                footer_links=[],
-                max_file_size=_LARGEST_UPLOAD,
-                theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-                css=CSS,
-                head=SCRIPT,
-            )
-        except OSError as error:
-            raise InputError(
-                f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port"
-            ) from error
-        try:
+            try:
+                _, address, _ = page.launch(
+                    server_name=host,
+                    server_port=port,
+                    inbrowser=open_browser,
+                    share=False,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    ssr_mode=False,
+                    enable_monitoring=False,
+                    mcp_server=False,
+                    footer_links=[],
+                    max_file_size=_LARGEST_UPLOAD,
+                    theme=theme,
+                    css=CSS,
+                    head=SCRIPT,
+                )
+            except OSError as error:
+                raise InputError(
+                    f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port"
+                ) from error
             yield address
         finally:
             page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Variables of the environment that Gradio and its HTTP client read, while the context lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _without_proxy(*hosts: str) -> str:
+    """The hosts that are asked without a proxy, and these: Gradio asks its own page whether it is there."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join([*([known] if known else []), *hosts])
 
 
 def _check_address(host: str, port: int | None) -> None:

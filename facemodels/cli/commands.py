@@ -1,5 +1,6 @@
 """All commands, in the order of `facemodels --help`."""
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -49,6 +50,8 @@ def main() -> NoReturn:
     """Run the command line; wrong input, or a run that cannot go on, ends it with one line and status 2."""
     # Before torch loads OpenMP: threads that spin while they wait make a step ten times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what the terminal cannot show
     try:
         app()
     except (InputError, RunError) as error:

@@ -50,7 +50,8 @@ def end_batch(done: Sequence[Any], failed: Sequence[Any], what: str) -> None:
 
 
 def new_name(name: str, taken: set[str]) -> str:
-    """The name, or with the first number that makes it new."""
-    new = next(one for one in itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2))) if one not in taken)
-    taken.add(new)
+    """The name, or with the first number that makes it new, also on disks that do not tell capitals."""
+    names = itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2)))
+    new = next(one for one in names if one.casefold() not in taken)
+    taken.add(new.casefold())
     return new

@@ -56,7 +56,7 @@ def reconstruct(
     check_shapes(network, shape or [])
     detector = MediaPipeDetector()
     make_folder(out)
-    done, failed, taken = [], [], set()
+    done, shown, failed, taken = [], [], [], set()
     for photo in noted(load_photos(photos, detector, size=network.config.size, face=face), face, "--face"):
         if isinstance(photo, Failure):
             name_failure(photo, failed)
@@ -68,8 +68,10 @@ def reconstruct(
             if turntable:
                 files.append(write_turntable(mesh, out / f"{name}-{kind}-turntable.{turntable}"))
             print("wrote " + ", ".join(map(str, files)), flush=True)
-        done.append(one)
+        done.append(name)
+        if len(shown) < _SHOWN:  # textures are large: the others are let go
+            shown.append(one)
     check_some(done, failed, "photos")
-    save_picture(reconstruction_sheet(done[:_SHOWN], morphable_of(network)), out / "reconstruction.png")
+    save_picture(reconstruction_sheet(shown, morphable_of(network)), out / "reconstruction.png")
     print(f"wrote {out / 'reconstruction.png'}")
     end_batch(done, failed, "photos")

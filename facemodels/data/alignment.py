@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from facemodels.config import FIVE_POINTS, SIZE
+from facemodels.data.sources import printable
 from facemodels.errors import InputError
 from facemodels.fitting.landmarks import LandmarkDetector, Landmarks, search_faces
 
@@ -288,4 +289,4 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
 
 
 def _name(photo: str | os.PathLike[str] | bytes) -> str:
-    return "the photo" if isinstance(photo, bytes) else str(Path(photo))
+    return "the photo" if isinstance(photo, bytes) else printable(str(Path(photo)))

@@ -11,8 +11,10 @@ from torch.nn.functional import avg_pool2d
 
 from facemodels.rendering import render_surface
 
-_STEPS = 24  # at most: a face whose lower part is hidden needs more than eight
-_ENOUGH = 2e-3  # of the scale, and of the picture's side, below which a step is the last
+_BLURS = 1 / 4, 1 / 7, 0.0  # of the picture's side: the first guess is far off where a part of the face is hidden
+_LEAST_BLUR = 3  # pixels: slopes of single samples are rough
+_STEPS = 8  # at most, with each blur
+_ENOUGH = 2e-3  # of the scale, and of the picture's side, below which a step is the last of its blur
 _LEAST = 12  # pixels in which both normals are known; fewer settle nothing
 _FAR = 0.15  # of the picture's side, and of the scale: the longest step
 
@@ -24,8 +26,6 @@ def frame(
     rotation: Float[Tensor, "n 3 3"],
     normals: Float[Tensor, "n 3 size size"],
     mask: Float[Tensor, "n 1 size size"],
-    *,
-    steps: int = _STEPS,
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 2"]]:
     """Scale and shift of the weak-perspective camera with which normals show a face.
 
@@ -36,7 +36,6 @@ def frame(
         rotation: From the face frame to the camera frame, shape `(n, 3, 3)`.
         normals: In the camera frame, shape `(n, 3, size, size)`; what they are outside the mask does not count.
         mask: Where the face is seen, in [0, 1], shape `(n, 1, size, size)`; parts of it may be hidden.
-        steps: Of Gauss-Newton, at most.
 
     Returns:
         Scale in pixels per mm, shape `(n,)`, and shift in pixels, shape `(n, 2)`, as `render_surface` takes them.
@@ -49,26 +48,32 @@ def frame(
     if not len(vertices):
         return vertices.new_empty(0), vertices.new_empty(0, 2)
     scale, shift = _guess(vertices, triangles, face, rotation, seen)
-    centre = torch.arange(size) + 0.5
-    for _ in range(steps):
-        shown = render_surface(vertices, triangles, face, rotation, scale, shift, size)
-        ours, theirs = _soft(shown.normals, shown.mask), _soft(normals * seen, seen)
-        both = (shown.mask * seen)[:, 0]
-        across, down = _slopes(ours)
-        x, y = centre[None, None] - shift[:, 0, None, None], centre[:, None] - shift[:, 1, None, None]
-        growth = -(across * x[:, None] + down * y[:, None])  # by the logarithm of the scale
-        moves = torch.stack([growth, -across, -down], dim=1)  # (n, 3 parameters, 3 channels, h, w)
-        weighted = moves * both[:, None, None]
-        normal = torch.einsum("nichw,njchw->nij", weighted, moves)
-        right = torch.einsum("nichw,nchw->ni", weighted, theirs - ours)
-        ridge = 1e-3 * normal.diagonal(dim1=1, dim2=2).clamp_min(1e-6)
-        step = torch.linalg.solve(normal + ridge.diag_embed(), right[..., None])[..., 0]
-        step = torch.where((both.sum((1, 2)) >= _LEAST)[:, None], step, torch.zeros_like(step))
-        scale = scale * step[:, 0].clamp(-_FAR, _FAR).exp()
-        shift = shift + step[:, 1:].clamp(-_FAR * size, _FAR * size)
-        if step[:, 0].abs().max() < _ENOUGH and step[:, 1:].abs().max() < _ENOUGH * size:
-            break
+    for blur in _BLURS:
+        width = max(_LEAST_BLUR, round(blur * size) | 1)
+        theirs = _soft(normals * seen, seen, width)
+        for _ in range(_STEPS):
+            shown = render_surface(vertices, triangles, face, rotation, scale, shift, size)
+            step = _step(_soft(shown.normals, shown.mask, width), theirs, (shown.mask * seen)[:, 0], shift)
+            scale = scale * step[:, 0].clamp(-_FAR, _FAR).exp()
+            shift = shift + step[:, 1:].clamp(-_FAR * size, _FAR * size)
+            if step[:, 0].abs().max() < _ENOUGH and step[:, 1:].abs().max() < _ENOUGH * size:
+                break
     return scale, shift
+
+
+def _step(ours: Tensor, theirs: Tensor, both: Tensor, shift: Tensor) -> Float[Tensor, "n 3"]:
+    """Of Gauss-Newton: by what to change the logarithm of the scale, and the shift; nothing where little is known."""
+    centre = torch.arange(both.shape[-1]) + 0.5
+    across, down = _slopes(ours)
+    x, y = centre[None, None] - shift[:, 0, None, None], centre[:, None] - shift[:, 1, None, None]
+    growth = -(across * x[:, None] + down * y[:, None])  # by the logarithm of the scale
+    moves = torch.stack([growth, -across, -down], dim=1)  # (n, 3 parameters, 3 channels, h, w)
+    weighted = moves * both[:, None, None]
+    normal = torch.einsum("nichw,njchw->nij", weighted, moves)
+    right = torch.einsum("nichw,nchw->ni", weighted, theirs - ours)
+    ridge = 1e-3 * normal.diagonal(dim1=1, dim2=2).clamp_min(1e-6)
+    step = torch.linalg.solve(normal + ridge.diag_embed(), right[..., None])[..., 0]
+    return torch.where((both.sum((1, 2)) >= _LEAST)[:, None], step, torch.zeros_like(step))
 
 
 def _guess(vertices: Tensor, triangles: Tensor, face: Tensor, rotation: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,9 +98,9 @@ def _moments(mask: Tensor) -> tuple[Tensor, Tensor]:
     return area, torch.stack([torch.where(empty, middle, x / safe), torch.where(empty, middle, y / safe)], 1)
 
 
-def _soft(normals: Tensor, mask: Tensor) -> Tensor:
-    """Normals averaged over 3x3 pixels of the mask: slopes of single samples are rough."""
-    total, count = (avg_pool2d(image, 3, stride=1, padding=1) for image in (normals * mask, mask))
+def _soft(normals: Tensor, mask: Tensor, width: int) -> Tensor:
+    """Normals averaged over those pixels of a square that lie on the mask."""
+    total, count = (avg_pool2d(image, width, stride=1, padding=width // 2) for image in (normals * mask, mask))
     return total / count.clamp_min(0.1)
 
 

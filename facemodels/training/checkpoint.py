@@ -327,7 +327,7 @@ def _flush(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk."""
     if path.is_dir() and os.name != "posix":  # Windows has no way to ask for it
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs only what may be written
     try:
         os.fsync(descriptor)
     finally:

@@ -15,8 +15,9 @@ of one.
 Which of torch's mechanisms carries the derivative depends on who asks:
 
     forward mode      the formula itself, in ATen operations: torch's product rule is exact at every order
-    torch.func        an autograd.Function with setup_context and vmap (in a compiled graph: the formula)
-    everything else   a dispatcher operator: eager, autograd, torch.compile, torch.export, meta and fake tensors
+    torch.func        an autograd.Function with setup_context and vmap
+    torch.compile     the formula (its tracer, in torch 2.13, always says that a transform of torch.func is running)
+    everything else   a dispatcher operator: eager, autograd, torch.export, meta and fake tensors
 
 Small problems take the formula, too (`_dispatch.py`). A device may have code of its own behind the dispatcher operator.
 How tensors that are split over processes go through it says the einsum that the operator is (`_sharding.py`).

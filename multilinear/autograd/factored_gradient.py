@@ -12,6 +12,7 @@ makes the gradient dense, and goes on with that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,18 +37,22 @@ Term = tuple[Tensor, tuple[Tensor, ...]]
 """R of shape (n, k), and the z of shapes (n, k_m); one of shape (k_m,) holds for all samples."""
 
 
+@dataclass
+class _Value:
+    """What a gradient holds, and shares with its aliases: terms, or a dense tensor in their place."""
+
+    terms: list[Term]
+    dense: Tensor | None = None
+
+
 class FactoredGradient(Tensor):
     """A sum of products Rᵀ K in the place of a dense gradient.
 
     It has the shape, dtype and device of its core. Sums, products with a number, the 2-norm, and the in-place updates
     by which optimisers take it work on the factors. Any other operation makes it dense first, once and for all. So does
     a batch whose factors would be larger than the gradient.
-
-    Attributes:
-        terms: Pairs of R and the z; empty for zero, and after the gradient became dense.
     """
 
-    terms: list[Term]
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
@@ -58,13 +63,21 @@ class FactoredGradient(Tensor):
         )
 
     def __init__(self, like: Tensor, terms: Sequence[Term]):
-        self.terms = list(terms)
-        self._dense: Tensor | None = None
+        self._value = _Value(list(terms))
         self._keep_the_smaller()
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        form = "dense" if self._dense is not None else f"rank <= {self.samples}"
+        form = f"rank <= {self.samples}" if self.is_factored else "dense"
         return f"FactoredGradient({tuple(self.shape)}, {form}, {self.dtype})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """An ordinary tensor, as a clone is."""
+        return memo.setdefault(id(self), self.clone())
+
+    @property
+    def terms(self) -> list[Term]:
+        """Pairs of R and the z; empty for zero, and after the gradient became dense."""
+        return self._value.terms
 
     @property
     def samples(self) -> int:
@@ -74,13 +87,13 @@ class FactoredGradient(Tensor):
     @property
     def is_factored(self) -> bool:
         """False once it became dense."""
-        return self._dense is None
+        return self._value.dense is None
 
     def dense(self) -> Tensor:
         """The gradient as an ordinary tensor, which it stays from then on."""
-        if self._dense is None:
-            self._dense, self.terms = self._formed(), []
-        return self._dense
+        if self._value.dense is None:
+            self._value.dense, self._value.terms = self._formed(), []
+        return self._value.dense
 
     def _formed(self) -> Tensor:
         result = _memory.empty(self.shape, torch.empty(0, dtype=self.dtype, device=self.device))
@@ -90,8 +103,8 @@ class FactoredGradient(Tensor):
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Row blocks of the gradient: where, and a buffer that holds until the next one."""
-        if self._dense is not None:
-            yield slice(None), self._dense
+        if self._value.dense is not None:
+            yield slice(None), self._value.dense
             return
         outputs, *sizes = self.shape
         columns = face_splitting.count(sizes)
@@ -111,8 +124,8 @@ class FactoredGradient(Tensor):
 
     def squared_norm(self) -> Tensor:
         """Sum of the squares of all entries, from the Gram matrices of the factors, in float64."""
-        if self._dense is not None:
-            return torch.linalg.vector_norm(self._dense, dtype=torch.float64).square()
+        if self._value.dense is not None:
+            return torch.linalg.vector_norm(self._value.dense, dtype=torch.float64).square()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         terms = [
             (residual.double(), [z.double().reshape(-1, z.shape[-1]) for z in inputs])
@@ -157,21 +170,22 @@ class FactoredGradient(Tensor):
     def _add(self, other: Tensor, scale: Any = 1) -> "FactoredGradient":
         """Adds a tensor of the same shape to this one."""
         if isinstance(other, FactoredGradient) and other.is_factored and self.is_factored:
-            self.terms += [(residual if scale == 1 else scale * residual, inputs) for residual, inputs in other.terms]
+            added = [(residual if scale == 1 else scale * residual, inputs) for residual, inputs in other.terms]
+            self._value.terms += added
             self._keep_the_smaller()
         else:
             self.dense().add_(other, alpha=scale)
         return self
 
     def _alias(self) -> "FactoredGradient":
-        other = FactoredGradient(self, self.terms)
-        other._dense = self._dense
+        other = FactoredGradient(self, [])
+        other._value = self._value
         return other
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "FactoredGradient":
         """With a function that is linear in the gradient applied to R."""
         other = FactoredGradient(self, [(function(residual), inputs) for residual, inputs in self.terms])
-        other._dense = None if self._dense is None else function(self._dense)
+        other._value.dense = None if self._value.dense is None else function(self._value.dense)
         return other
 
     @classmethod
@@ -188,13 +202,14 @@ class FactoredGradient(Tensor):
 
 
 def applies(core: Tensor, inputs: Sequence[Tensor]) -> bool:
-    """Whether this use of a core should give it a factored gradient: marked, and autograd runs eagerly."""
+    """Whether this use of a core should give it a factored gradient: marked and real, and autograd runs eagerly."""
     return (
         not torch.compiler.is_compiling()
         and getattr(core, MARK, False)
         and core.requires_grad
         and torch.is_grad_enabled()
         and is_eager(core, *inputs)
+        and not any(x.is_complex() for x in (core, *inputs))
     )
 
 
@@ -227,9 +242,9 @@ class _Tap(torch.autograd.Function):
             )
         batch = gradient.shape[:-1]
         residual = gradient.reshape(-1, gradient.shape[-1]).to(core.dtype)
-        rows = tuple(_rows(z.to(core.dtype), batch) for z in inputs)
-        term = (residual if ctx.sign == 1 else -residual, rows)
-        return None, gradient, FactoredGradient(core, [term]), *[None] * len(inputs)
+        # Copies, as the caller may write over its tensors, and the optimiser's step over inputs that are learnt too.
+        rows = tuple(_rows(z.to(core.dtype), batch).clone() for z in inputs)
+        return None, gradient, FactoredGradient(core, [(ctx.sign * residual, rows)]), *[None] * len(inputs)
 
 
 def _rows(z: Tensor, batch: torch.Size) -> Tensor:
@@ -253,7 +268,8 @@ def _clone(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _empty_like(func: Any, args: Any, kwargs: Any) -> Any:
     gradient = args[0]
-    return torch.empty_strided(gradient.shape, gradient.stride(), dtype=gradient.dtype, device=gradient.device)
+    dtype, device = kwargs.get("dtype") or gradient.dtype, kwargs.get("device") or gradient.device
+    return torch.empty_strided(gradient.shape, gradient.stride(), dtype=dtype, device=device)
 
 
 def _negate(func: Any, args: Any, kwargs: Any) -> Any:
@@ -266,7 +282,7 @@ def _empty(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _zero_(func: Any, args: Any, kwargs: Any) -> Any:
-    args[0]._dense, args[0].terms = None, []
+    args[0]._value.dense, args[0]._value.terms = None, []
     return args[0]
 
 
@@ -279,7 +295,7 @@ def _copy_(func: Any, args: Any, kwargs: Any) -> Any:
     target, source = args[:2]
     if not (isinstance(target, FactoredGradient) and isinstance(source, FactoredGradient)):
         return NotImplemented
-    return _zero_(func, args, kwargs)._add(source)
+    return target if target._value is source._value else _zero_(func, args, kwargs)._add(source)
 
 
 def _add(func: Any, args: Any, kwargs: Any) -> Any:
@@ -307,7 +323,7 @@ def _multiply(func: Any, args: Any, kwargs: Any) -> Any:
     result = first._map(lambda x: operation(x, factor))
     if not func._schema.is_mutable:
         return result
-    first.terms, first._dense = result.terms, result._dense
+    first._value.terms, first._value.dense = result._value.terms, result._value.dense
     return first
 
 
@@ -322,6 +338,8 @@ def _update(func: Any, args: Any, kwargs: Any) -> Any:
     """An element-wise update of a dense tensor, rows after rows."""
     gradients = {id(value): value for value in args if isinstance(value, FactoredGradient)}
     if isinstance(args[0], FactoredGradient) or len(gradients) > 1:
+        return NotImplemented
+    if any(gradient.shape != args[0].shape for gradient in gradients.values()):
         return NotImplemented
     for gradient in gradients.values():
         for rows, block in gradient.blocks():
@@ -338,9 +356,11 @@ def _fused(func: Any, args: Any, kwargs: Any) -> Any:
     for i, gradient in enumerate(gradients):
         if not isinstance(gradient, FactoredGradient):
             continue
-        own = [_select(values, [i]) for values in args]
-        for rows, block in gradient.blocks():
-            func(*([_part(value, rows, block, args[0][i]) for value in values] for values in own), **kwargs)
+        own, core = [_select(values, [i]) for values in args], args[0][i]
+        # Torch's kernels go through memory, in which rows have to lie one after the other.
+        by_rows = core.stride(0) == max(core.stride())
+        for rows, block in gradient.blocks() if by_rows else [(slice(None), gradient.dense())]:
+            func(*([_part(value, rows, block, core) for value in values] for values in own), **kwargs)
     return None
 
 
@@ -349,11 +369,12 @@ def _select(values: Sequence[Tensor], places: Sequence[int]) -> list[Tensor]:
 
 
 def _part(value: Any, rows: slice, block: Tensor, like: Tensor) -> Any:
-    """The rows of an argument that has the core's shape; for the gradient itself, the block in the core's layout."""
+    """The rows of an argument that has them; for the gradient itself, the block in the core's layout."""
     if isinstance(value, FactoredGradient):
         target = like[rows]
         return block if target.stride() == block.stride() else torch.empty_like(target).copy_(block)
-    return value[rows] if isinstance(value, Tensor) and value.shape == like.shape else value
+    has_rows = isinstance(value, Tensor) and value.ndim == like.ndim and len(value) == len(like)
+    return value[rows] if has_rows else value
 
 
 _KNOWN: dict[Any, Callable[[Any, Any, Any], Any]] = {

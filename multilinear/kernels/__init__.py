@@ -11,7 +11,8 @@ What is proven, and how (`tests/multilinear/test_kernels*.py`):
                     show races or the rounding of the tensor cores.
     compiled        Every block shape that the host code chooses, for sm_80 and sm_90: it fits the shared memory,
                     nothing spills, and the products are on the tensor cores.
-    not measured    No kernel here has run on a GPU yet. So none runs by itself: `multilinear.use("triton")` asks.
+    on a GPU        The same tests on an H100. `benchmarks/results/thresholds-*.csv` says from which size on a kernel
+                    wins; from there on it runs by itself (`KERNELS` in `_dispatch.py`), else `use("triton")` asks.
 
 What each has to move and to multiply at least, in bytes and operations, for n samples, C columns of the product,
 k outputs and s bytes an element (small terms left out):

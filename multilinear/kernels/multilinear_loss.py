@@ -11,7 +11,7 @@ from the inputs, which the caches hold. The first product's epilogue subtracts t
 
 Precision. All arithmetic is float32, half precision is a way to store. The residual is what is left when two large
 numbers cancel, so its product is 3xTF32 (operands split in two, three products), as exact as float32. What follows
-cancels nothing: there single TF32 does where `torch.set_float32_matmul_precision` or half precision allows it, else
+cancels nothing: there single TF32 does where torch's setting for matrix products or half precision allows it, else
 3xTF32, too.
 """
 
@@ -152,12 +152,14 @@ def loss_and_gradients(
     `target` is `(n, k)`, `core` is `(k, k_1, ..., k_M)`, `inputs` are `(n, k_m)`, all of one dtype. A core whose modes
     but the first do not lie in memory as one is copied.
     """
+    target, core, *inputs = (x.resolve_neg() for x in (target, core, *inputs))  # kernels read the memory as it is
     shape, core, scale = core.shape, core.flatten(1), float(scale)
     (n, k), columns = target.shape, core.shape[1]
     if target.numel() == 0 or columns == 0:
         return _of_nothing(target, [target, core.unflatten(1, shape[1:]), *inputs], needed, scale)
     needs_target, needs_core, *needs_inputs = needed
-    exact = target.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    # by cuBLAS's setting, as the common one raises an error where somebody has set this one alone
+    exact = target.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
     precision = "tf32x3" if exact else "tf32"
 
     of_target = target.new_empty(n, k) if needs_target else None

@@ -203,3 +203,38 @@ def test_pictures_are_inside_the_page():
     assert len(pictures) == 3 and (pictures[0] == 0).all() and (pictures[1] == [255, 0, 0]).all()
     assert "<mask>" not in text and "&lt;mask&gt;" in text
     assert '<div class="note bad"' in markup.note("a < b", bad=True) and "a &lt; b" in markup.note("a < b")
+
+
+class TestNewest:
+    @pytest.fixture
+    def newest(self):
+        pytest.importorskip("gradio", reason="needs the extra `app`")
+        from facemodels.app.page import newest
+
+        return newest
+
+    def test_an_answer_that_is_no_longer_asked_for_is_not_shown(self, newest):
+        import gradio
+
+        asked, inner = {}, []
+
+        def face(text):
+            if text == "slow":  # meanwhile another slider is moved
+                inner.append(answered(asked, "quick"))
+            return text
+
+        answered = newest(face)
+        assert answered(asked, "slow") == gradio.skip()
+        assert inner == ["quick"]
+        assert answered(asked, "later") == "later"
+
+    def test_other_tabs_and_other_answers_do_not_matter(self, newest):
+        asked, other = {}, {}
+
+        def face(text):
+            return text + newest(mesh)(asked, "") + newest(mesh)(other, "")
+
+        def mesh(text):
+            return text + "mesh"
+
+        assert newest(face)(asked, "face ") == "face meshmesh"

@@ -1,6 +1,10 @@
 """`facemodels reconstruct` as a user meets it."""
 
+import gc
+import io
+import os
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -106,3 +110,47 @@ def test_a_folder_that_cannot_be_written_to(call, tmp_path, monkeypatch):
 def test_bad_input_ends_with_one_sentence(call, arguments, message):
     status, _, errors = call(*arguments)
     assert status == 2 and message in errors and "Traceback" not in errors
+
+
+def test_only_the_meshes_of_the_sheet_stay_in_memory(call, tmp_path, monkeypatch):
+    from facemodels import reconstruction
+
+    make, made, alive = reconstruction.reconstruct, [], []
+
+    def counted(*arguments, **options):
+        gc.collect()
+        alive.append(sum(one() is not None for one in made))
+        one = make(*arguments, **options)
+        made.append(weakref.ref(one))
+        return one
+
+    monkeypatch.setattr(reconstruction, "reconstruct", counted)
+    monkeypatch.setattr("facemodels.cli.reconstruct._SHOWN", 1)
+    status, _, errors = call(*4 * ["a.png"], "black.png", "--shape", "coefficients", "--format", "ply")
+    assert status == 1 and "1 of 5 photos were left out" in errors
+    assert alive == [0, 1, 2, 2]  # that of the sheet, and the one before
+    assert len(list((tmp_path / "meshes").glob("*.ply"))) == 4
+
+
+def test_names_that_are_no_text(call, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_bytes((tmp_path / "a.png").read_bytes())
+    status, out, _ = call(name, "--shape", "coefficients", "--format", "obj")
+    assert status == 0 and "wrote meshes/caf?-coefficients.obj" in out
+    assert (tmp_path / "meshes" / "caf?-coefficients.obj").is_file()
+
+
+def test_names_that_the_terminal_cannot_show(call, tmp_path, monkeypatch):
+    (tmp_path / "顔.png").write_bytes((tmp_path / "a.png").read_bytes())
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert call("顔.png", "--shape", "coefficients", "--format", "ply")[0] == 0
+    terminal.flush()
+    assert b"wrote meshes/\\u9854-coefficients.ply" in terminal.buffer.getvalue()
+
+
+def test_names_that_differ_in_capitals_alone(call, tmp_path):
+    (tmp_path / "photos" / "A.png").write_bytes((tmp_path / "a.png").read_bytes())
+    assert call("a.png", "photos/A.png", "--shape", "coefficients", "--format", "ply")[0] == 0
+    files = {file.name for file in (tmp_path / "meshes").iterdir()}
+    assert files == {"a-coefficients.ply", "A-2-coefficients.ply", "reconstruction.png"}

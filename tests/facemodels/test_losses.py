@@ -300,6 +300,11 @@ def test_the_encoder_is_held_still_while_it_reads(model, read, truth, morphable)
     assert silent == (None,)
 
 
+def test_a_face_stands_before_its_own_background(decoded, truth, training_config):
+    mask = truth.mask[SURROUND] if training_config.known_mask else decoded.mask_logits.sigmoid()
+    assert_close(decoded.composite, mask * decoded.face.image[SURROUND] + (1 - mask) * decoded.background)
+
+
 def test_background_is_judged_behind_the_face_alone(decoded, truth, morphable):
     mask = truth.mask[SURROUND]
     elsewhere = dataclasses.replace(decoded, background=decoded.background + (1 - mask) * 9)

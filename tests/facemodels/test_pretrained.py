@@ -124,6 +124,13 @@ class TestWholeOrNotAtAll:
         assert sorted(path.name for path in saved.iterdir()) == FILES
         assert_same_pictures(load(saved), model, images)
 
+    def test_files_are_synced_that_may_be_written(self, model, tmp_path, monkeypatch):
+        """Windows refuses others."""
+        fcntl, modes = pytest.importorskip("fcntl"), []
+        monkeypatch.setattr(os, "fsync", lambda file: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE))
+        model.save_pretrained(tmp_path)
+        assert set(modes) == {os.O_RDWR}
+
     def test_a_place_that_is_a_file(self, model, tmp_path):
         (tmp_path / "model").write_text("mine")
         with pytest.raises(InputError, match=r"model cannot be written to"):

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import stat
 import sys
 from typing import ClassVar
 
@@ -360,6 +361,19 @@ def test_a_full_disk_ends_the_run_and_keeps_the_checkpoint(prepared, tmp_path, s
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000002"]
     after = weights(tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_files_of_checkpoints_are_synced_that_may_be_written(prepared, tmp_path, settings, monkeypatch):
+    """Windows refuses others."""
+    fcntl, modes = pytest.importorskip("fcntl"), set()
+
+    def sync(file):
+        if not stat.S_ISDIR(os.fstat(file).st_mode):
+            modes.add(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    train(prepared, tmp_path, **shortened(settings, steps=2))
+    assert modes == {os.O_RDWR}
 
 
 def test_a_checkpoint_says_what_it_was_trained_on(prepared, tmp_path, settings):

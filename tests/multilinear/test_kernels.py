@@ -220,6 +220,35 @@ class TestMultilinearLoss:
         expected = multilinear_loss.loss_and_gradients(contiguous[0], contiguous[1], contiguous[2:], [True] * 4)
         torch.testing.assert_close(actual, expected)
 
+    @pytest.mark.parametrize("place", range(4))
+    def test_lazily_negated(self, device, place):
+        """torch keeps the sign of an imaginary part's conjugate beside the memory."""
+        operands = tensors([(5, 33), (33, 4, 8), (5, 4), (5, 8)], torch.float32, device)
+        x = operands[place]
+        lazy = list(operands)
+        lazy[place] = torch.complex(torch.zeros_like(x), -x).conj().imag
+        assert lazy[place].is_neg()
+        torch.testing.assert_close(lazy[place], x)
+        actual = multilinear_loss.loss_and_gradients(lazy[0], lazy[1], lazy[2:], [True] * 4)
+        expected = multilinear_loss.loss_and_gradients(operands[0], operands[1], operands[2:], [True] * 4)
+        torch.testing.assert_close(actual, expected)
+
+    @pytest.mark.parametrize("owner", [torch.backends, torch.backends.cuda.matmul], ids=["all", "matmul"])
+    def test_precision_set_by_backend(self, device, owner, monkeypatch):
+        """Where torch has no answer for `get_float32_matmul_precision`."""
+        kinds = []
+        precise = multilinear_loss._core_gradient
+        monkeypatch.setattr(multilinear_loss, "_core_gradient", lambda *a: kinds.append(a[-1]) or precise(*a))
+        target, core, *inputs = tensors([(5, 33), (33, 4, 8), (5, 4), (5, 8)], torch.float32, device)
+        before = owner.fp32_precision
+        try:
+            for precision in ("ieee", "tf32"):
+                owner.fp32_precision = precision
+                multilinear_loss.loss_and_gradients(target, core, inputs, [True] * 4)
+        finally:
+            owner.fp32_precision = before
+        assert kinds == ["tf32x3", "tf32"]
+
     @pytest.mark.gpu
     @pytest.mark.parametrize("n", [16, 64])
     def test_small_residual(self, n):
@@ -239,9 +268,9 @@ class TestMultilinearLoss:
     @pytest.mark.parametrize(("n", "k", "size"), [(0, 3, 2), (4, 0, 2), (4, 3, 0)])
     def test_nothing(self, device, n, k, size):
         target, core, *inputs = tensors([(n, k), (k, 2, size), (n, 2), (n, size)], torch.float32, device)
-        loss, gradients = multilinear_loss.loss_and_gradients(target, core, inputs, [True] * 4)
-        torch.testing.assert_close(loss, target.square().sum())
-        torch.testing.assert_close(gradients[0], 2 * target)
+        loss, gradients = multilinear_loss.loss_and_gradients(target, core, inputs, [True] * 4, 0.25)
+        torch.testing.assert_close(loss, target.square().sum() / 4)
+        torch.testing.assert_close(gradients[0], target / 2)
         assert [g.shape for g in gradients] == [x.shape for x in (target, core, *inputs)]
         assert not any(g.any() for g in gradients[1:])
 

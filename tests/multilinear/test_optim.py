@@ -15,6 +15,7 @@ from multilinear.nn import CPCore, Multilinear, TuckerCore
 from multilinear.optim import FactoredGradient, factor_gradients, gather_gradients
 
 SIZES, OUTPUTS, SAMPLES = (3, 4, 5), 70, 3
+ROWS = torch.arange(OUTPUTS, dtype=torch.float64)
 OPTIMIZERS = {
     "AdamW fused": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, fused=True),
     "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
@@ -179,6 +180,43 @@ class TestTraining:
         assert not run(True).is_contiguous()
         assert_close(run(True), run(False), rtol=1e-12, atol=1e-12)
 
+    @pytest.mark.parametrize("name", ["AdamW fused", "SGD fused"])
+    def test_weights_whose_outputs_vary_fastest(self, name, monkeypatch):
+        monkeypatch.setattr("multilinear.autograd.factored_gradient.BLOCK", 7 * 60)
+
+        def run(factored):
+            torch.manual_seed(0)
+            core = torch.nn.Parameter(torch.randn(*SIZES, OUTPUTS, dtype=torch.float64).permute(3, 0, 1, 2))
+            core.factored_gradient = factored
+            optimizer = OPTIMIZERS[name]([core])
+            for _ in range(3):
+                inputs = [torch.randn(SAMPLES, size, dtype=torch.float64) for size in SIZES]
+                ml.multilinear_map(core, inputs).sin().sum().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            return core
+
+        assert_close(run(True), run(False), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("name", ["AdamW fused", "AdamW", "SGD fused", "SGD"])
+    def test_inputs_that_are_learnt_too(self, name):
+        """The step changes them before the core."""
+
+        def run(factored):
+            torch.manual_seed(0)
+            layer = Multilinear(SIZES, OUTPUTS, dtype=torch.float64)
+            factor_gradients(layer, enabled=factored, smallest=0)
+            codes = [torch.nn.Parameter(torch.randn(SAMPLES, size, dtype=torch.float64)) for size in SIZES]
+            optimizer = OPTIMIZERS[name]([*codes, layer.weight])
+            for step in range(3):
+                (layer(*codes) - batch(step)[1]).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            return [layer.weight, *codes]
+
+        for ours, theirs in zip(run(True), run(False), strict=True):
+            assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
 
 def gradient_of(samples=4, **terms):
     """A factored gradient of a small core, and the same one dense."""
@@ -210,6 +248,7 @@ class TestFactoredGradient:
             lambda g: g / 4,
             lambda g: -g,
             lambda g: g.clone(),
+            lambda g: copy.deepcopy(g),
             lambda g: g.detach(),
             lambda g: g.norm(),
             lambda g: torch.linalg.vector_norm(g),
@@ -225,17 +264,28 @@ class TestFactoredGradient:
             lambda g: g.clamp_(-0.1, 0.1),
             lambda g: g.zero_(),
             lambda g: g.zero_().add_(1),
+            lambda g: g.copy_(g),
+            lambda g: g.detach().mul_(2),
+            lambda g: g.detach().add_(1),
+            lambda g: g.data.clamp_(-0.1, 0.1),
+            lambda g: g.data.div_(2).copy_(g),
+            lambda g: torch.empty_like(g, dtype=torch.float32).fill_(1),
             lambda g: g.abs().sum(),
             lambda g: g[3:5].mul(2),
             lambda g: torch.ones_like(g) - g,
             lambda g: torch.zeros(OUTPUTS, *SIZES, dtype=torch.float64).add_(g, alpha=2),
             lambda g: torch.zeros(OUTPUTS, *SIZES, dtype=torch.float64).sub_(g),
+            lambda g: torch.zeros(2, OUTPUTS, *SIZES, dtype=torch.float64).add_(g),
+            lambda g: torch.ones(OUTPUTS, *SIZES, dtype=torch.float64).addcmul_(g, ROWS.view(-1, 1, 1, 1)),
+            lambda g: torch.ones(OUTPUTS, *SIZES, dtype=torch.float64).addcmul_(g, ROWS[:3].view(3, 1, 1)),
             lambda g: torch.ones(OUTPUTS, *SIZES, dtype=torch.float64).lerp_(g, 0.3),
             lambda g: torch.ones(OUTPUTS, *SIZES, dtype=torch.float64).addcmul_(g, g, value=0.3),
             lambda g: torch.ones(OUTPUTS, *SIZES, dtype=torch.float64).addcmul_(g, g * 2, value=0.3),
         ],
     )
-    def test_is_the_tensor_it_stands_for(self, operation):
+    @pytest.mark.parametrize("rows", [1, 7, 70])
+    def test_is_the_tensor_it_stands_for(self, operation, rows, monkeypatch):
+        monkeypatch.setattr("multilinear.autograd.factored_gradient.BLOCK", rows * 60)
         ours, expected = gradient_of()
         assert_close(operation(ours) + 0, operation(expected) + 0, rtol=1e-12, atol=1e-12)
         assert_close(ours + 0, expected + 0, rtol=1e-12, atol=1e-12)  # and in place it changes as that one does
@@ -246,6 +296,20 @@ class TestFactoredGradient:
         ours.mul_(5)
         assert_close(copy, expected, rtol=1e-12, atol=1e-12)
         assert type(copy) is torch.Tensor
+
+    def test_what_it_was_made_of_may_be_written_over(self):
+        def gradient(factored):
+            torch.manual_seed(0)
+            core = torch.nn.Parameter(torch.randn(OUTPUTS, *SIZES, dtype=torch.float64))
+            core.factored_gradient = factored
+            inputs = [torch.randn(SAMPLES, size, dtype=torch.float64) for size in SIZES]
+            cotangent = torch.randn(SAMPLES, OUTPUTS, dtype=torch.float64)
+            ml.multilinear_map(core, inputs).backward(cotangent)
+            for buffer in (cotangent, *inputs):
+                buffer.fill_(7)
+            return core.grad + 0
+
+        assert_close(gradient(True), gradient(False), rtol=1e-12, atol=1e-12)
 
     def test_the_norm_of_a_sum_that_cancels(self):
         ours, _ = gradient_of()
@@ -331,6 +395,20 @@ class TestFactoredGradient:
         for ours, theirs in zip(gradients(True), gradients(False), strict=True):
             assert_close(ours, theirs, rtol=1e-5, atol=1e-2)  # of numbers of some thousands
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_the_loss_of_a_target_in_half_precision(self, dtype):
+        def gradient(factored):
+            torch.manual_seed(0)
+            core = torch.nn.Parameter(torch.randn(OUTPUTS, *SIZES))
+            core.factored_gradient = factored
+            inputs = [torch.randn(SAMPLES, size) for size in SIZES]
+            ml.multilinear_loss(40_000 * torch.ones(SAMPLES, OUTPUTS, dtype=dtype), core, inputs).backward()
+            assert isinstance(core.grad, FactoredGradient) == factored
+            return core.grad + 0
+
+        ours, theirs = gradient(True), gradient(False)  # beyond float16's range
+        assert (ours - theirs).norm() < 1e-6 * theirs.norm()
+
     def test_nothing_of_its_size_is_allocated(self):
         """A step of AdamW asks for less memory than a tenth of the core."""
         layer = Multilinear((4, 16, 32), 2048)
@@ -361,6 +439,21 @@ class TestDense:
         inputs = [torch.randn(2, size) for size in SIZES]
         torch.compile(layer, backend="aot_eager", fullgraph=True)(*inputs).sum().backward()
         assert type(layer.weight.grad) is torch.Tensor
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+    def test_complex(self, dtype):
+        """Of a complex core, or of complex inputs alone."""
+
+        def gradient(factored):
+            torch.manual_seed(0)
+            layer = Multilinear(SIZES, OUTPUTS, dtype=dtype)
+            factor_gradients(layer, enabled=factored, smallest=0)
+            inputs = [torch.randn(SAMPLES, size, dtype=torch.complex128) for size in SIZES]
+            layer(*inputs).abs().sum().backward()
+            return layer.weight.grad
+
+        assert type(gradient(True)) is torch.Tensor
+        assert_close(gradient(True), gradient(False), rtol=1e-12, atol=1e-12)
 
     def test_torch_func(self):
         layer = Multilinear(SIZES, OUTPUTS)
@@ -406,6 +499,7 @@ def _parallel(rank, file):
     for dense_rank in (None, 1):
         _train_in_parallel(rank, dense_rank)
     _average_without_marks(rank)
+    _average_with_nothing(rank)
     dist.destroy_process_group()
 
 
@@ -456,6 +550,17 @@ def _average_without_marks(rank):
         (0.5 * (single(*batch(0)) + single(*batch(1)))).backward()
         for value, other in zip(model.parameters(), single.parameters(), strict=True):
             assert_close(value.grad, other.grad, rtol=1e-12, atol=1e-12)
+
+
+def _average_with_nothing(rank):
+    """One of the processes has not used the core."""
+    model, single = Faces(), Faces()
+    factor_gradients(model, smallest=0)
+    if rank:
+        model(*batch(0)).backward()
+    gather_gradients(model)
+    (single(*batch(0)) / 2).backward()
+    assert_close(model.core.weight.grad + 0, single.core.weight.grad, rtol=1e-12, atol=1e-12)
 
 
 def _train_alone():
