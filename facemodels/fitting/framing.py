@@ -14,7 +14,8 @@ from facemodels.rendering import render_surface
 _BLURS = 1 / 4, 1 / 7, 0.0  # of the picture's side: the first guess is far off where a part of the face is hidden
 _LEAST_BLUR = 3  # pixels: slopes of single samples are rough
 _STEPS = 8  # at most, with each blur
-_ENOUGH = 2e-3  # of the scale, and of the picture's side, below which a step is the last of its blur
+_ENOUGH = 2e-3  # of the scale, and of the picture's side, below which a step is the last
+_ENOUGH_BLURRED = 2e-2  # the same, where less blurred normals come after
 _LEAST = 12  # pixels in which both normals are known; fewer settle nothing
 _FAR = 0.15  # of the picture's side, and of the scale: the longest step
 
@@ -50,13 +51,14 @@ def frame(
     scale, shift = _guess(vertices, triangles, face, rotation, seen)
     for blur in _BLURS:
         width = max(_LEAST_BLUR, round(blur * size) | 1)
+        enough = _ENOUGH_BLURRED if blur else _ENOUGH
         theirs = _soft(normals * seen, seen, width)
         for _ in range(_STEPS):
             shown = render_surface(vertices, triangles, face, rotation, scale, shift, size)
             step = _step(_soft(shown.normals, shown.mask, width), theirs, (shown.mask * seen)[:, 0], shift)
             scale = scale * step[:, 0].clamp(-_FAR, _FAR).exp()
             shift = shift + step[:, 1:].clamp(-_FAR * size, _FAR * size)
-            if step[:, 0].abs().max() < _ENOUGH and step[:, 1:].abs().max() < _ENOUGH * size:
+            if step[:, 0].abs().max() < enough and step[:, 1:].abs().max() < enough * size:
                 break
     return scale, shift
 
