@@ -25,6 +25,11 @@ def is_large(shape: Sequence[int], like: Tensor) -> bool:
     return large and like.device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
 
 
+def layout(tensor: Tensor) -> Tensor:
+    """The tensor without its numbers: a formula tells how its results lie without computing them."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     """Uninitialised contiguous tensor with the dtype and device of another; in huge pages if it is large."""
     if not is_large(shape, like):

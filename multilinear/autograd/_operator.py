@@ -16,11 +16,12 @@ Which of torch's mechanisms carries the derivative depends on who asks:
 
     forward mode      the formula itself, in ATen operations: torch's product rule is exact at every order
     torch.func        an autograd.Function with setup_context and vmap
-    torch.compile     the formula (its tracer, in torch 2.13, always says that a transform of torch.func is running)
+    torch.compile     inside transforms of torch.func, and of DTensors, the formula; elsewhere a dispatcher operator
     everything else   a dispatcher operator: eager, autograd, torch.export, meta and fake tensors
 
-Small problems take the formula, too (`_dispatch.py`). A device may have code of its own behind the dispatcher operator.
-How tensors that are split over processes go through it says the einsum that the operator is (`_sharding.py`).
+By default small problems and compiled graphs take the formula, too (`_dispatch.py`). A device may have code of its own
+behind the dispatcher operator. How tensors that are split over processes go through it says the einsum that the
+operator is (`_sharding.py`).
 
 No single mechanism of torch 2.13 serves all three: a dispatcher operator alone returns zero tangents in forward
 mode without an error, and an autograd.Function with a `jvp` method is rejected or dropped by torch.compile.
@@ -31,6 +32,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from multilinear.autograd._dispatch import check_backend, is_distributed, takes_formula
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
@@ -84,7 +86,7 @@ class MultilinearOperator:
         if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors), tensors):
             return self.formula(*tensors)
         self._prepare(tensors)
-        if functorch_active():
+        if functorch_active() or _traces_subclasses(tensors):
             return self.formula(*tensors) if torch.compiler.is_compiling() else self._function.apply(*tensors)
         return self._operator(*tensors)
 
@@ -94,7 +96,7 @@ class MultilinearOperator:
         if forward_mode_active() or takes_formula(self._kind, self._elements(*tensors), tensors):
             return self.backward_formula(gradient, tensors, needed)
         self._prepare(tensors)
-        if functorch_active():
+        if functorch_active() or _traces_subclasses(tensors):
             if torch.compiler.is_compiling():
                 return self.backward_formula(gradient, tensors, needed)
             results = self._backward_function.apply(needed, gradient, *tensors)
@@ -245,6 +247,11 @@ def to_bits(needed: Sequence[bool]) -> int:
 def from_bits(bits: int, count: int) -> list[bool]:
     """What `to_bits` took."""
     return [bool(bits >> position & 1) for position in range(count)]
+
+
+def _traces_subclasses(tensors: Sequence[Tensor]) -> bool:
+    """Whether Dynamo traces tensors such as DTensors, to whose rules (`_prepare`) an operator cannot be added then."""
+    return torch.compiler.is_dynamo_compiling() and any(type(tensor) not in (Tensor, Parameter) for tensor in tensors)
 
 
 def _lift(in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:

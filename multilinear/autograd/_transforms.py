@@ -14,8 +14,12 @@ def forward_mode_active() -> bool:
     return forward_ad._current_level >= 0
 
 
+@torch.compiler.assume_constant_result
 def functorch_active() -> bool:
-    """Whether a `torch.func` transform (`grad`, `vjp`, `jacrev`, `vmap`, ...) is running."""
+    """Whether a `torch.func` transform (`grad`, `vjp`, `jacrev`, `vmap`, ...) is running.
+
+    Dynamo asks once while it traces, instead of tracing into it: what it makes of the private call is never None.
+    """
     return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -95,7 +95,7 @@ def _contract(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool
 
 
 def forward_cpu(*factors: Tensor) -> Tensor:
-    """`forward` into fresh memory that is cheap to get."""
+    """`forward` into fresh memory that is cheap to get, where its result lies like that memory."""
     *others, last = factors
     if last.ndim > 2 or not _memory.is_large((elements(*factors),), last):
         return forward(*factors)
@@ -105,16 +105,20 @@ def forward_cpu(*factors: Tensor) -> Tensor:
     first = _product(others, after)
     shape = list(last.shape)
     shape[-1 - after : -1 - after] = [first.shape[-1 - after]]
-    result = _memory.empty(shape, last)
-    torch.mul(first.unsqueeze(-1 - after), last.unsqueeze(-2 - after), out=result)
-    result = result.flatten(-2 - after, -1 - after)
-    return result.mT if after else result
+    memory = _memory.empty(shape, last)
+    result = memory.flatten(-2 - after, -1 - after)
+    result = result.mT if after else result
+    if result.stride() != forward(*map(_memory.layout, factors)).stride():
+        return forward(*factors)
+    torch.mul(first.unsqueeze(-1 - after), last.unsqueeze(-2 - after), out=memory)
+    return result
 
 
 def backward_cpu(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[bool]) -> "list[Tensor | None]":
     """`backward` in blocks that stay in the cache, with one block of scratch memory."""
     if gradient.ndim > 2 or gradient.numel() <= BLOCK:
         return backward(gradient, factors, needed)
+    expected = backward(_memory.layout(gradient), [_memory.layout(factor) for factor in factors], needed)
     factors = [factor.conj() for factor in factors]
     after = int(_samples_vary_fastest(gradient))
     if after:
@@ -141,7 +145,15 @@ def backward_cpu(gradient: Tensor, factors: Sequence[Tensor], needed: Sequence[b
         *_contract(of_left.squeeze(-1 - after), factors[:split], needed[:split], after),
         *_contract(of_right.squeeze(-2 - after).to(q.dtype), factors[split:], needed[split:], after),
     ]
-    return [result.mT if after and result is not None else result for result in results]
+    return [
+        None if result is None or like is None else _lie_like(like, result.mT if after else result)
+        for like, result in zip(expected, results, strict=True)
+    ]
+
+
+def _lie_like(like: Tensor, tensor: Tensor) -> Tensor:
+    """Graphs of torch.compile read results where the formula's would lie."""
+    return tensor if tensor.stride() == like.stride() else torch.empty_like(like, device=tensor.device).copy_(tensor)
 
 
 def forward_cuda(*factors: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ MUTANTS = {
         ("x.unsqueeze(0) if d is None else x.movedim(d, 0)", "x.unsqueeze(0) if d is None else x"),
         ("return tensor.expand(size, *tensor.shape) if in_dim is None", "return tensor.unsqueeze(0) if in_dim is None"),
         ("        if forward_mode_active() or", "        if"),
-        ("        if functorch_active():\n            return self.formula", "        if False:\n            return self.formula"),
+        ("        if functorch_active() or _traces_subclasses(tensors):\n            return self.formula", "        if False:\n            return self.formula"),
     ],
     "maps.py": [
         ("residual = prediction.to(dtype) - target.to(dtype)", "residual = prediction.to(dtype) + target.to(dtype)"),

@@ -7,9 +7,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import multilinear as ml
 from multilinear.autograd import _dispatch, _memory, cp, face_splitting, mode_dot, multilinear_loss, multilinear_map
+from multilinear.autograd._operator import to_bits
 from multilinear.testing.cases import CASES
 from multilinear.testing.derivatives import CHECKS
 
+SIZES = [(3, 5), (3, 1), (1, 3), (3, 5, 4), (3, 5, 1), (2, 3, 2, 2)]
 CHECKED = ["value", "value_non_contiguous", "gradient", "gradient_non_contiguous", "gradient_one_argument", "second"]
 
 
@@ -41,6 +43,60 @@ class TestSameNumbers:
 @pytest.mark.parametrize("check", ["hessian_vector", "vmap", "vmap_grad", "gradient_batched", "jvp", "jacrev"])
 def test_transforms_with_tiny_blocks(operator, check, tiny_blocks):
     assert CHECKS[check].run(CASES[operator], dtype=torch.float64) < 1e-12
+
+
+LAYOUTS = ("contiguous", "transposed", "expanded", "constant", "sliced", "strided")
+WITH_KERNELS = [
+    *((face_splitting.OPERATORS[len(sizes)], [(n, k) for k in sizes]) for n in (7, 1) for sizes in SIZES),
+    *((mode_dot.OPERATOR, [(n, i, k), (j, i)]) for n in (4, 1) for i in (3, 1) for k in (5, 1) for j in (2, 1)),
+]
+
+
+def laid_out(shape, layout):
+    """Random numbers that lie so in memory."""
+    (x,) = random_tensors([[2 * size for size in shape]])
+    part = x[tuple(slice(size) for size in shape)]
+    return {
+        "contiguous": part.contiguous(),
+        "transposed": part.mT.contiguous().mT,
+        "expanded": part[:1].expand(shape),
+        "constant": x.flatten()[0].expand(shape),
+        "sliced": part,
+        "strided": x[tuple(slice(None, None, 2) for _ in shape)],
+    }[layout]
+
+
+def facts(results):
+    """What graphs of torch.compile expect of results; strides of sizes of 1 mean nothing."""
+    results = results if isinstance(results, tuple) else (results,)
+    return [
+        (x.shape, x.dtype, [step for step, size in zip(x.stride(), x.shape, strict=True) if size > 1]) for x in results
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("operator", "shapes"), WITH_KERNELS, ids=lambda x: getattr(x, "name", str(x)))
+class TestMemoryOfResults:
+    """Graphs of torch.compile read the kernels' results where the formula's would lie, and write over arguments."""
+
+    def check(self, operator, arguments):
+        results = operator(*arguments)
+        with FakeTensorMode() as mode:
+            fake = operator(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in arguments))
+        assert facts(results) == facts(fake)
+        results = results if isinstance(results, tuple) else (results,)
+        places = [x.untyped_storage().data_ptr() for x in results]
+        assert len({*places}) == len(places)
+        assert not {*places} & {x.untyped_storage().data_ptr() for x in arguments if isinstance(x, torch.Tensor)}
+
+    def test_with_tiny_blocks(self, operator, shapes, layout, tiny_blocks):
+        for first in ("contiguous", "transposed"):
+            tensors = [laid_out(shapes[0], first), *(laid_out(shape, layout) for shape in shapes[1:])]
+            self.check(operator._operator, tensors)
+            result = operator(*tensors).shape
+            for of_gradient in LAYOUTS:
+                bits = to_bits([True] * len(tensors))
+                self.check(operator._backward_operator, [laid_out(result, of_gradient), *tensors, bits])
 
 
 class TestUse:

@@ -6,8 +6,10 @@ forward mode would give zero tangents without an error.
 
 import pytest
 import torch
+from factories import random_tensors
 from torch.autograd import forward_ad
 
+import multilinear as ml
 from multilinear.autograd._transforms import forward_mode_active, functorch_active, is_batched_gradient
 
 REVERSE = {
@@ -55,6 +57,52 @@ def test_dual_numbers_are_seen():
     with forward_ad.dual_level():
         assert forward_mode_active()
     assert not forward_mode_active()
+
+
+class TestCompiled:
+    """While torch.compile traces, functions and transforms inside them."""
+
+    def calls(self, function, *arguments):
+        """What the graph of a function calls."""
+        found = []
+
+        def backend(graph, example):
+            found.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+            return graph.forward
+
+        torch._dynamo.reset()
+        torch.compile(function, backend=backend, fullgraph=True)(*arguments)
+        return found
+
+    @pytest.mark.parametrize("name", REVERSE)
+    def test_transforms_are_seen(self, name):
+        x, seen = torch.ones(3), []
+
+        def function(x):
+            outside = functorch_active()
+            REVERSE[name](probe)(x)
+            return x + outside
+
+        def probe(x):
+            seen.append(functorch_active())
+            return x.sum()
+
+        torch._dynamo.reset()
+        assert torch.equal(torch.compile(function, backend="eager", fullgraph=True)(x), x)
+        assert seen and all(seen)
+
+    def test_graph_holds_operators_outside_transforms_alone(self):
+        a, b = random_tensors([(5, 4, 3), (5, 4, 2)])
+        product = lambda a, b: ml.face_splitting([a, b])  # noqa: E731
+        assert "multilinear.face_splitting_2.default" in self.calls(product, a[0], b[0])
+        for transform in (torch.vmap(product), torch.func.grad(lambda a, b: product(a[0], b[0]).sum())):
+            assert not [call for call in self.calls(transform, a, b) if "multilinear" in call]
+
+    @pytest.mark.backend("auto")
+    def test_graph_holds_the_formula_by_default(self):
+        core, *inputs = random_tensors([(100, 100, 100), (3, 100), (3, 100)])
+        calls = self.calls(lambda core, *inputs: ml.multilinear_map(core, inputs), core, *inputs)
+        assert not [call for call in calls if "multilinear" in call]
 
 
 @pytest.mark.parametrize("batched", [True, False])
