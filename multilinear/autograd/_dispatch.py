@@ -10,8 +10,8 @@ CPU, and below `SMALL_ON_CUDA` on a GPU, which computes a hundred times as much 
 `python -m benchmarks thresholds` measures the lines; what it found is in benchmarks/results/thresholds*.csv.
 
 Graphs of torch.compile and torch.export hold the formula whatever the size, unless `use` asks for the operators:
-Inductor fuses it with what surrounds it. With operators in the graph, forward and backward on a CPU took some 1.5 times as
-long for MTTKRPs, 1.4 for Khatri-Rao products, as long for the multilinear loss, and 0.9 for mode products.
+Inductor fuses it with what surrounds it. With operators in the graph, forward and backward on a CPU took some 1.5
+times as long for MTTKRPs, 1.4 for Khatri-Rao products, as long for the multilinear loss, and 0.9 for mode products.
 
 A kernel runs at the sizes at which it was measured to be the fastest, and where nothing was measured, not at all
 (`KERNELS`). `use("triton")` asks for it whatever the size.
