@@ -14,13 +14,14 @@ def forward_mode_active() -> bool:
     return forward_ad._current_level >= 0
 
 
-@torch.compiler.assume_constant_result
 def functorch_active() -> bool:
-    """Whether a `torch.func` transform (`grad`, `vjp`, `jacrev`, `vmap`, ...) is running.
-
-    Dynamo asks once while it traces, instead of tracing into it: what it makes of the private call is never None.
-    """
+    """Whether a `torch.func` transform (`grad`, `vjp`, `jacrev`, `vmap`, ...) is running."""
     return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# Dynamo asks once while it traces, instead of tracing into it: what it makes of the private call is never None. This is
+# what torch.compiler.assume_constant_result does, which imports all of Dynamo.
+functorch_active._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def is_batched_gradient(gradient: Tensor) -> bool:
