@@ -10,6 +10,14 @@ from facemodels.autoencoder import NeuroTensorialAutoencoder
 from facemodels.gauge import join_identity, prediction, separate_identity, whiten_identity, whitening
 from multilinear.nn import CPCore, Multilinear
 
+CHANGES = [
+    {},
+    *(
+        pytest.param(changes, marks=pytest.mark.slow)
+        for changes in ({"frontal_rank": None}, {"shape_space": "vertices"}, {"cores": False})
+    ),
+]
+
 
 @pytest.fixture
 def images():
@@ -22,7 +30,7 @@ def decoded(model, codes):
         return parts | ({"shape": model.shape(codes.expression, codes.identity)} if model.config.cores else {})
 
 
-@pytest.mark.parametrize("changes", [{}, {"frontal_rank": None}, {"shape_space": "vertices"}, {"cores": False}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_nothing_decoded_changes(network_config, images, changes):
     model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, **changes)).double().eval()
     images = images.double()
@@ -40,7 +48,7 @@ def test_nothing_decoded_changes(network_config, images, changes):
             assert_close(value, known[name], rtol=1e-7, atol=1e-7, msg=name)
 
 
-@pytest.mark.parametrize("changes", [{}, {"frontal_rank": None}, {"shape_space": "vertices"}, {"cores": False}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_a_separated_identity_decodes_to_the_same(network_config, images, changes):
     """Also twice, also white, and also taken back."""
     model = NeuroTensorialAutoencoder(dataclasses.replace(network_config, **changes)).double().eval()

@@ -318,6 +318,7 @@ def test_a_section_names_its_own_limit(model, prepared, tmp_path):
             section(m)
 
 
+@pytest.mark.slow
 def test_without_labels_and_baselines_sections_say_why(model, prepared, tmp_path):
     m = gather(model, prepared)  # nobody teaches
     made, seconds = make_sections(m, progress=False)

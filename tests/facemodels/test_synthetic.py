@@ -247,6 +247,7 @@ class TestSize:
         for name, value in default[0].items():
             assert_array_equal(asked[0][name], value)
 
+    @pytest.mark.slow
     def test_is_kept_with_the_set(self, tmp_path):
         prepared = synthesise_set(tmp_path / "set", design="wild", count=3, held_out=0, size=128)
         assert prepared.size == prepared.info["size"] == 128
