@@ -75,7 +75,8 @@ def use(backend: Backend) -> Iterator[None]:
         backend: "auto", the default, takes the fastest that was measured for the device and size. "torch" takes the
             analytic gradients in torch's own operations whatever the size. "triton" takes the GPU kernels whatever the
             size; what they do not know, such as float64 or the batches of vmap, and operators without a kernel take
-            torch's operations. "autodiff" takes the forward formulas alone and lets torch differentiate them.
+            torch's operations. "autodiff" takes the forward formulas alone and lets torch differentiate them, which
+            is what "auto" does in graphs of torch.compile and torch.export.
 
     Raises:
         ValueError: The backend is unknown. Under "triton", also by an operator that gets CPU tensors.

@@ -13,6 +13,7 @@ What is proven, and how (`tests/multilinear/test_kernels*.py`):
                     nothing spills, and the products are on the tensor cores.
     on a GPU        The same tests on an H100. `benchmarks/results/thresholds-*.csv` says from which size on a kernel
                     wins; from there on it runs by itself (`KERNELS` in `_dispatch.py`), else `use("triton")` asks.
+                    In graphs of torch.compile, which hold kernels under `use("triton")` alone, none has run there yet.
 
 What each has to move and to multiply at least, in bytes and operations, for n samples, C columns of the product,
 k outputs and s bytes an element (small terms left out):
