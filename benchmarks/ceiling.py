@@ -77,7 +77,7 @@ class Target:
 
 
 def targets(expression_weights: Float[Tensor, " n_expression"]) -> dict[str, Target]:
-    """Pose and expression, the latter weighted by how far each coefficient moves the face, as in eq. 10."""
+    """Pose and expression, the latter weighted by how far each coefficient moves the face, as in training."""
     weights = expression_weights / expression_weights.sum()
     return {
         "pose": Target("pose error, degrees", torch.full((9,), 1 / 9), pose_degrees),

@@ -365,13 +365,14 @@ def full_precision(values: Tensor) -> Tensor:
 
 
 def orthogonal(matrices: Float[Tensor, "n 3 3"], rounds: int = 6) -> Float[Tensor, "n 3 3"]:
-    """The orthogonal matrix nearest to each, by Newton's iteration for the polar factor.
+    """The orthogonal matrix nearest to each, by the Newton-Schulz iteration.
 
     Unlike a singular value decomposition it has a gradient where singular values are equal, which is where a
-    rotation lies.
+    rotation lies. A negative determinant gives a reflection, and a nearly singular matrix is not brought all the way.
 
     Reference:
-        Higham, "Computing the Polar Decomposition - with Applications", SIAM J. Sci. Stat. Comput. 7(4), 1986.
+        Bjorck and Bowie, "An Iterative Algorithm for Computing the Best Estimate of an Orthogonal Matrix", SIAM J.
+        Numer. Anal. 8(2), 1971.
     """
     result = matrices / matrices.flatten(1).norm(dim=1).clamp_min(1e-6)[:, None, None] * 3**0.5
     for _ in range(rounds):

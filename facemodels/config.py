@@ -130,7 +130,8 @@ class NetworkConfig(Settings):
             out [P has skips and does not say how; N has none].
         cut_background: Whether code and decoder of the background get the picture with the face filled in from around
             it, so that they cannot carry the face past the other codes [M].
-        rotation: Whether the pose code turns the face as the "matrix" it is [P], or as the "rotation" nearest to it.
+        rotation: Whether the pose code turns the face as the "matrix" it is [P], or as the "rotation" nearest to it (a
+            reflection, where its determinant is negative).
         intermediate: Size of the vector all codes are read from [P: 128].
         background, mask, pose, identity, expression: Sizes of the codes [P: 128, 128, 9, 80, 15].
         light_channels: Lights in the light code, each of 9 numbers: 1 for all colours [P: a code of 9], or 3, one per
@@ -210,6 +211,9 @@ class NetworkConfig(Settings):
 class LossWeights(Settings):
     """Weight of every term of the objective; every term is a mean, so weights do not depend on sizes. 0 drops a term.
 
+    Of the constraints of [N], which the paper takes over for light, normals and albedo, smooth normals are left out
+    [-], as is a smooth mask; normals have unit length anyway.
+
     Attributes:
         face_l2, face_l1: Face against photo inside the mask [N: 4; -].
         image_l2, image_l1: Composite against photo, E_recon of eq. 8 [P without weight; N: L1 2].
@@ -217,13 +221,12 @@ class LossWeights(Settings):
         albedo_smoothness: L1 of the albedo's differences inside the face [N: 0.2; M].
         white_shading: Mean shading of a batch against 0.75 [N: 1].
         pose: E_p, eq. 9 [P without weight].
-        expression: E_exp, eq. 10.
-        identity: E_id, eq. 11.
+        expression, identity: E_exp and E_id, eq. 10 and 11 [P without weight], in which every coefficient counts by the
+            millimetres it moves the face [-].
         normals: Normals against the fitted model's [N: 0.2].
         light: Light code against the fitted light [N: 5 per colour].
-        shape: E_3d, eq. 12.
-        frontal: E_f, eq. 13.
-        frontal_normals: E_n, eq. 14.
+        shape: E_3d, eq. 12 [P without weight].
+        frontal, frontal_normals: E_f and E_n, eq. 13 and 14 [P without weight], inside the mask [-].
         adversarial: E_adv of eq. 8 [P without weight; N: 1].
         verification: E_veri of eq. 8 [P without weight]; it needs `TrainingConfig.verifier`.
         swapped_shape: E_3d on pairs with exchanged expressions, known because the morphable model is additive [M].
@@ -289,16 +292,16 @@ class TrainingConfig(Settings):
         separate_identity: Whether a finished network's identity codes are freed of what follows from its expression
             codes, see `facemodels.gauge`. Swaps of expressions on photos gain by it; where rendered faces taught them
             (`LossWeights.swapped_face`) they lose [M].
-        verifier: Verification network of E_veri: "sface", "dlib" or a file that `facemodels train-verifier` wrote.
-            Without one the term is left out.
+        verifier: Verification network of E_veri: "sface", "dlib" or a file that `facemodels train-verifier` wrote [P: a
+            Light CNN]. Without one the term is left out.
         adversarial_start: Share of the run after which E_adv enters; its weight then rises over as long again, up to
             a tenth of the run [-].
         gamma: Diversity ratio of BEGAN: what L(G) / L(x) is held at [0.5, Berthelot et al., "BEGAN", 2017].
         balance_rate: lambda_k, the rate of BEGAN's k_t [0.001, ibid.].
-        discriminator_rate: Learning rate of the discriminator's Adam [1e-4, ibid.].
-        optimizer: "adamw", or "rmsprop" [N: smoothing 0.9, epsilon 1e-8].
+        discriminator_rate: Learning rate of the discriminator [1e-4, ibid.]; it falls as the network's does.
+        optimizer: Of both: "adamw", without decay for the discriminator, or "rmsprop" [N: smoothing 0.9, epsilon 1e-8].
         accumulation: Batches whose gradients are averaged for one step.
-        learning_rate: Peak of AdamW's rate.
+        learning_rate: Peak of the network's rate.
         betas: AdamW's moments.
         weight_decay: AdamW's decay.
         warmup: Steps of linear warm-up.
@@ -459,10 +462,12 @@ PRESETS: dict[str, tuple[NetworkConfig, TrainingConfig]] = {
     ),
     "rendered": (dataclasses.replace(_network(48, 24, 24), residual=(64, 128, 128)), _training(_RENDERED)),
 }
-"""Named settings. "paper" has every size and only terms of the paper. The others add what was measured to make the
-swaps work: "default" in full width; "small" in half of it, which trains within an hour or two on a CPU; "large" for
-pictures of 128 pixels; "rendered" like "small" with residual stages beside its encoder, and trusting light, pose and
-shape, as rendered faces allow."""
+"""Named settings. "paper" has every size and term of the paper (E_veri once a `verifier` is named), and beside these
+only errors of face and mask and absolute errors, after [N]. The others add what was measured to make the swaps work:
+"default" in full width; "small" in half of it, which trains within an hour or two on a CPU; "large" for pictures of 128
+pixels; "rendered" like "small" with residual stages beside its encoder, and trusting light, pose and shape, as rendered
+faces allow. Finished networks of all presets have white identity codes, which changes nothing that they decode
+(`facemodels.gauge`)."""
 
 
 def preset(name: str) -> tuple[NetworkConfig, TrainingConfig]:

@@ -241,6 +241,8 @@ class Pose:
 class Expression:
     """E_exp, eq. 10: squared error of fc(z_exp), every coefficient weighted by the millimetres it moves the face.
 
+    In the paper all count alike.
+
     Args:
         morphable: The model whose coefficients are predicted.
     """

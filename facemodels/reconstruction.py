@@ -1,7 +1,7 @@
 """Faces as coloured 3D meshes, from the codes of a network or from a photo (the paper's Figure 5).
 
 The shape comes from the shape stream (eq. 3), from the coefficients that the network regresses (eq. 10 and 11), or
-from a fit of the morphable model to landmarks, the way the paper's comparison makes it.
+from a fit of the morphable model to landmarks, where the paper fits it to the image.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The paper's derivation (eq. 16-23): the linear operator A with `vec(B (Z1 ⊙ ... ⊙ ZM)) = A vec(Zi)`, explicitly.
+"""The paper's derivation (eq. 16, 19-23): the linear operator A with `vec(B (Z1 ⊙ ... ⊙ ZM)) = A vec(Zi)`, explicitly.
 
 An oracle for tests: quadratic in everything, in numpy, sharing no code with the operators. Here, as in the paper,
 samples are columns: `Zm` is `(k_m, n)`, and vec stacks columns (first index fastest). With `sparse=True` the matrices

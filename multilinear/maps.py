@@ -51,7 +51,7 @@ def multilinear_map(
                 [ 6., 22., 38.]])
 
     Reference:
-        The paper's eq. 1-5; its gradients are eq. 16-23.
+        The paper's eq. 1-5; its gradients are derived in eq. 16 and 19-23.
     """
     _check_map("multilinear_map", core, inputs)
     if _factored.applies(core, inputs):

@@ -1,4 +1,4 @@
-"""Z0: the adversarial autoencoder whose one code the paper compares its codes with (section 4.2, Figures 6 and 7).
+"""Z0: the adversarial autoencoder whose one code the paper compares its codes with (section 4.3, Figures 6 and 7).
 
 The same convolutions as our network, one code of 128 numbers, no factors. A second network tells codes from draws of a
 standard normal distribution, and the encoder learns to deceive it, so that the codes as a whole follow that

@@ -127,7 +127,7 @@ def morphable_edit(
 
     Reference:
         Wang et al., "An Adversarial Neuro-Tensorial Approach For Learning Disentangled Representations", arXiv
-        1711.10402, sections 4.1 and 4.2.
+        1711.10402, section 4.1.
     """
     if factor not in MORPHABLE_EDITABLE:
         raise ValueError(f"morphable_edit: cannot exchange {factor!r}; choose one of {', '.join(MORPHABLE_EDITABLE)}")

@@ -35,7 +35,7 @@ from facemodels.morphable import MorphableModel
 from facemodels.rendering import Surface, matrix_to_euler, render_surface
 
 FRONTAL_ANGLE = math.radians(15)
-"""Yaw, and pitch about the usual one, within which a face counts as near-frontal."""
+"""Yaw, and pitch about the usual one, within which a face counts as near-frontal; the paper gives no angle."""
 
 MAX_COEFFICIENT = 3.0
 """Targets are clamped to so many standard deviations: a rare misfit must not pull a network."""

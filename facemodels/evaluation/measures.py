@@ -119,8 +119,8 @@ def ssim(
 ) -> Float[Tensor, " n"]:
     """Structural similarity of images in [0, 1], 1 at best; inside a mask, the mean of its map there.
 
-    Windows are Gaussian with a deviation of 1.5 pixels, and colours are compared one by one, as in the paper; pixels
-    whose window reaches over the picture's rim count only with a mask.
+    Windows are Gaussian with a deviation of 1.5 pixels, as in the reference; colours are compared one by one, and
+    pixels whose window reaches over the picture's rim count only with a mask.
 
     Reference:
         Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE Trans. Image

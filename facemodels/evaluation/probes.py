@@ -144,7 +144,7 @@ class TableOne:
     """The paper's Table 1 for one coder, and its two harder rows.
 
     Attributes:
-        rows: By name: "identity", "expression" and "pose", folds drawn as the paper draws them; "expression of new
+        rows: By name: "identity", "expression" and "pose", a person's faces in several folds; "expression of new
             persons" and "pose of new persons", with nobody in two folds. Rows whose labels are not known are missing,
             and those of new persons where too few persons show a label.
     """

@@ -76,7 +76,7 @@ def expression_editing(m: Material) -> Content:
         m,
         "expression",
         "Every face takes the expression code of the face beside it and keeps all other codes, its background and its"
-        " mask (the paper's eq. 17). Pairs were found by the fitted expressions, not by how well the edit came out.",
+        " mask (the paper's eq. 18). Pairs were found by the fitted expressions, not by how well the edit came out.",
     )
 
 

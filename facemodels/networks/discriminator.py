@@ -1,4 +1,4 @@
-"""The discriminator: an autoencoder, as in BEGAN; faces it cannot reproduce are not real (section 3.5)."""
+"""The discriminator: an autoencoder, as in BEGAN; faces it cannot reproduce are not real (section 3.6)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ class Discriminator(nn.Module):
         size: Height and width of the pictures.
 
     Reference:
-        The architecture is that of Shu et al., CVPR 2017; the objective that of Berthelot, Schumm, Metz, "BEGAN:
-        Boundary Equilibrium Generative Adversarial Networks", arXiv 1703.10717.
+        The architecture is that of Shu et al., CVPR 2017, but for tanh instead of their sigmoid on the code; the
+        objective that of Berthelot, Schumm, Metz, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", arXiv
+        1703.10717.
     """
 
     def __init__(self, channels: tuple[int, ...], features: int, size: int):

@@ -1,4 +1,4 @@
-"""The discriminator's side of the adversarial game (section 3.5, after BEGAN)."""
+"""The discriminator's side of the adversarial game (section 3.6, after BEGAN)."""
 
 from typing import Any
 

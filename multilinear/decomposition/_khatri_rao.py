@@ -45,7 +45,7 @@ class KhatriRaoFactorization:
 
     Args:
         sizes: Sizes `(k1, ..., kM)` of the codes, two or more.
-        basis: "orthonormal" (the paper's) or "free": least squares instead, for codes and basis, which fits closer and
+        basis: "orthonormal" (theirs) or "free": least squares instead, for codes and basis, which fits closer and
             costs more.
         init: "svd" (leading right singular vectors), "random" (a random subspace), or a core `(d, k1, ..., kM)` to
             start from.

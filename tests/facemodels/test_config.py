@@ -24,10 +24,15 @@ def test_paper_preset_has_the_papers_sizes_and_terms_only():
         80,
         15,
     )
+    assert (network.size, network.light_channels, network.vertices) == (64, 1, 9375)
+    assert (network.morphable_identity, network.morphable_expression) == (157, 28)
     assert (network.shape_space, network.frontal_rank, network.face_mask) == ("vertices", None, False)
-    ours = ("swapped_shape", "decorrelation", "turned_normals", "face_mask")
-    assert all(getattr(training.weights, name) == 0 for name in ours)
-    assert not training.known_mask
+    assert (network.rotation, network.skips, network.cut_background, network.residual) == ("matrix", "add", False, ())
+    papers = "image_l2 adversarial verification pose expression identity shape frontal frontal_normals"
+    shus = "face_l2 face_l1 image_l1 mask albedo_smoothness white_shading normals light"
+    assert {name for name, weight in vars(training.weights).items() if weight} == {*papers.split(), *shus.split()}
+    assert not (training.known_mask or training.codes_first or training.separate_identity)
+    assert training.surround_share == 1
 
 
 def test_unknown_preset_and_setting():
