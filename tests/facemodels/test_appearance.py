@@ -154,3 +154,8 @@ def test_correlation_of_known_pictures():
     far[..., 4:] = torch.randn(3, 1, 8, 4)
     weight[..., 4:] = 0
     assert_close(correlation(picture, far, weight), torch.ones(3))
+    times = torch.tensor([1, 3, 0, 2, 2, 1])  # a pixel of weight 3 counts as three of weight 1
+    first, second = torch.rand(2, 6)
+    expected = torch.corrcoef(torch.stack([first.repeat_interleave(times), second.repeat_interleave(times)]))[0, 1]
+    found = correlation(*(values.view(1, 1, 1, 6) for values in (first, second, times.float())))
+    assert_close(found, expected[None])

@@ -86,6 +86,13 @@ class TestMeasured:
     def test_importance_of_noise_is_none(self, result):
         assert result.importance[2].max() < 0.05 and result.importance[1, 1] > 0.3
 
+    def test_no_code_is_of_negative_importance(self):
+        """That a classifier of noise does better without it is chance."""
+        random = np.random.default_rng(0)
+        codes = {name: random.normal(size=(90, 3)) for name in "xyz"}
+        importance = disentanglement(codes, {name: random.integers(2, size=90) for name in "ab"}).importance
+        assert importance.min() == 0 and importance.max() > 0
+
     def test_is_json(self, result):
         told = result.to_dict()
         assert json.loads(json.dumps(told)) == told and told["sap"] == result.sap

@@ -34,6 +34,11 @@ def test_noise_does_not_cluster(faces):
     assert abs(result.silhouette) < 0.1 and result.neighbours < 0.6 and result.chance == pytest.approx(1 / 3)
 
 
+def test_chance_is_the_share_of_the_commonest_label():
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    assert clusters(points, ["a"] * 13 + ["b"] * 4 + ["c"] * 3).chance == 0.65
+
+
 def test_own_photos_are_no_neighbours():
     """Everyone always looks the same: only a person's own photos tell the expression."""
     persons = np.repeat(np.arange(10), 6)

@@ -96,6 +96,16 @@ def test_nothing_is_predicted_any_more():
     assert torch.isfinite(prediction(torch.ones(10, 3), torch.randn(10, 2))).all()
 
 
+def test_the_guard_is_a_share_of_the_mean_variance():
+    """As by least squares with so many more rows, one for each direction, in which nothing is to be told."""
+    source = torch.randn(50, 3).double() * torch.tensor([3.0, 1.0, 0.2]).double() + 4
+    target = source @ torch.randn(3, 2).double() + torch.randn(50, 2).double()
+    for ridge in (0.0, 0.5, 2.0):
+        guard = (ridge * 50 * source.var(0, correction=0).mean()).sqrt() * torch.eye(3).double()
+        rows = torch.cat([source - source.mean(0), guard]), torch.cat([target - target.mean(0), torch.zeros(3, 2)])
+        assert_close(prediction(source, target, ridge), torch.linalg.lstsq(*rows).solution.T)
+
+
 def test_a_core_in_cp_form(network_config, morphable, images):
     model = NeuroTensorialAutoencoder(network_config, morphable).double()
     model.shape_core = Multilinear((6, 9), model.shape_core.out_features, core=CPCore(4)).double()

@@ -1,8 +1,18 @@
+import dataclasses
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from facemodels.fitting.lighting import MEAN_SHADING, Observations, mean_albedo, observe, solve_light, surface_samples
+from facemodels.fitting.lighting import (
+    MEAN_SHADING,
+    Observations,
+    light_error,
+    mean_albedo,
+    observe,
+    solve_light,
+    surface_samples,
+)
 from facemodels.fitting.shape import Fit
 from facemodels.morphable import MorphableModel
 from facemodels.rendering import (
@@ -86,6 +96,17 @@ class TestSolveLight:
         assert_close(solve_light(nothing, torch.ones(9)), torch.zeros(1, 9))
 
 
+class TestLightError:
+    def test_is_the_root_mean_square_over_what_is_seen(self):
+        light = light_from_direction(torch.tensor([[0.0, 0.0, 1.0]]), strength=torch.ones(1), ambient=torch.ones(1))
+        normals = torch.tensor([0.0, 0.0, 1.0]).expand(1, 4, 3)
+        albedo, weight = torch.tensor([0.2, 0.4, 0.6, 0.8]), torch.tensor([[1.0, 3.0, 0.0, 0.0]])
+        off = torch.tensor([[0.1, -0.2, 5.0, 5.0]])  # the last two are hidden
+        shading = irradiance_basis(normals) @ light[0]
+        seen = Observations(albedo * shading + off, normals, weight)
+        assert_close(light_error(seen, albedo, light), torch.tensor([((0.1**2 + 3 * 0.2**2) / 4) ** 0.5]))
+
+
 class TestRenderedPhotos:
     def test_observe_reads_the_picture(self, photos, morphable, samples):
         images, normals, vertices, fit, light, albedo = photos
@@ -95,6 +116,22 @@ class TestRenderedPhotos:
         off = (seen.luminance - albedo[samples] * shading)[visible].abs()
         assert visible.float().mean() > 0.3
         assert off.median() < 0.02
+
+    def test_colours_count_as_the_eye_sees_them(self, photos, morphable, samples):
+        images, normals, vertices, fit, *_ = (values[:3] for values in photos)
+        colours = torch.zeros_like(images)
+        colours[torch.arange(3), :, :, torch.arange(3)] = 255  # all red, all green, all blue
+        seen = observe(colours, normals, vertices, fit, morphable, samples)
+        assert_close(seen.luminance, torch.tensor([[0.299], [0.587], [0.114]]).expand(3, len(samples)))
+
+    def test_what_lies_beyond_the_picture_does_not_count(self, photos, morphable, samples):
+        vertices, fit = photos[2][:6], dataclasses.replace(photos[3][:6], shift=torch.tensor([[54.0, 32.0]] * 6))
+        camera = fit.rotation, fit.scale, fit.shift
+        normals, _ = render_geometry(vertices, morphable.triangles, morphable.face, *camera)
+        seen = observe(torch.zeros(6, 64, 64, 3, dtype=torch.uint8), normals, vertices, fit, morphable, samples)
+        beyond = project_weak_perspective(vertices[:, samples], *camera)[..., 0] > 64
+        assert 0.1 < beyond.float().mean() < 0.9 and (seen.weight[~beyond] > 0.5).any()
+        assert (seen.weight[beyond] == 0).all()
 
     def test_light_and_albedo_from_photos(self, photos, morphable, samples):
         images, normals, vertices, fit, light, albedo = photos

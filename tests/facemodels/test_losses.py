@@ -262,6 +262,19 @@ def test_a_swapped_face_has_the_lenders_expression_and_nothing_else_of_it(model,
     assert_close(decoded.swapped.image, expected.image)
 
 
+def test_a_step_takes_everything_of_a_lender_from_one_face(model, faces, training_config, morphable, monkeypatch):
+    step, seen = TrainingStep(model, training_config, morphable), []
+    decode = step._decode
+    monkeypatch.setattr(step, "_decode", lambda *args: seen.append(args) or decode(*args))
+    lenders = faces.image[faces.swapped_row]
+    with torch.no_grad():
+        step(faces, 3, lenders=lenders)
+    ((_, truth, partner, turned, _, lent),) = seen
+    assert sorted(partner.tolist()) == list(range(6)) != partner.tolist()
+    assert_close(truth.swapped_shape, model.shape_target(faces.identity, faces.expression[partner]))
+    assert_close(lent, lenders[turned].float() / 255)
+
+
 @pytest.fixture
 def read(model, faces, truth, training_config, morphable):
     """What the step decodes without lenders: the expressions come from the batch."""
@@ -298,6 +311,20 @@ def test_the_encoder_is_held_still_while_it_reads(model, read, truth, morphable)
     assert picture.abs().max() > 0
     silent = torch.autograd.grad(sum(x.sum() for x in again), [last[0]], allow_unused=True, retain_graph=True)
     assert silent == (None,)
+
+
+def test_the_carried_photo_teaches_the_encoder_and_not_the_painter(model, read):
+    """Where the photo shows nothing of the turned face, its picture stands in as it is; the cycle does teach."""
+
+    def of_picture(codes):
+        total = codes.identity.sum() + codes.expression.sum() + codes.pose.sum()
+        inputs = [read.turned.image, model.heads["identity"].weight]
+        return torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=True)
+
+    picture, weight = of_picture(read.carried_codes)
+    assert picture is None and weight.abs().max() > 0
+    picture, weight = of_picture(read.turned_codes)
+    assert picture.abs().max() > 0 and weight.abs().max() > 0
 
 
 def test_a_face_stands_before_its_own_background(decoded, truth, training_config):

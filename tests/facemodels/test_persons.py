@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from facemodels.autoencoder import Face
 from facemodels.config import NetworkConfig
 from facemodels.evaluation import Codings, encode_all
+from facemodels.evaluation.exchange import donors
 from facemodels.evaluation.persons import identity_kept, person_in_codes, verify_swaps
 from facemodels.gauge import whitening
 
@@ -91,6 +92,28 @@ def test_who_is_shown_follows_the_code_that_paints(faces, codings, factor):
         assert cosine == pytest.approx(expected, abs=1e-4)
         assert (verified.above_strangers[name] < 0.6) == (name == factor)
     assert json.loads(json.dumps(verified.to_dict())) == verified.to_dict()
+
+
+def test_photos_decide_who_is_shown_and_all_strangers_are_compared(faces, codings):
+    """Of a network whose reconstructions are not their photos."""
+    photos, plain, painted = torch.rand(3, 8, 3)
+    shown_as = {name: value[:, :, None, None].expand(-1, -1, 64, 64) for name, value in (("p", photos), ("r", plain))}
+    faces = dataclasses.replace(faces, image=(255 * shown_as["p"]).round().to(torch.uint8))
+    code = torch.zeros_like(codings.codes.expression)
+    code[:, :3] = painted
+    image = shown_as["r"]
+    known = Codings(codings.codes.replace(expression=code), image, image, image, torch.ones(8, 1, 64, 64), image)
+    verified = verify_swaps(_Painter("expression"), faces, known, _Judge())
+    other = donors(8)
+    photo, own, shown = (normalize(colours - 0.4, dim=1) for colours in (photos, plain, painted))
+    strangers = (own * own[other]).sum(1)
+    for factor, swap in {"expression": shown[other], "light": shown, "identity": shown}.items():
+        source, donor, kept = ((swap * whom).sum(1) for whom in (photo, photo[other], own))
+        won = donor > source if factor == "identity" else source > donor
+        assert verified.won[factor] == won.float().mean()
+        assert verified.above_strangers[factor] == pytest.approx(float((kept[:, None] > strangers).float().mean()))
+    assert verified.reconstruction == pytest.approx(float((photo * own).sum(1).mean()), abs=1e-2)
+    assert verified.strangers == pytest.approx(float(strangers.mean()), abs=1e-4)
 
 
 def test_pairs_of_one_person_are_left_out(model, faces, codings):

@@ -220,7 +220,7 @@ class TestWrongInput:
 
     def test_one_clear_line(self, saved):
         (saved / "config.json").write_text("{}")
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=r"does not fit its config\.json: .* come from different runs") as caught:
             load(saved)
         assert "\n" not in str(caught.value)
 

@@ -35,6 +35,12 @@ class TestProbe:
         assert abs(result.accuracy - 0.25) < 0.08 and abs(result.above_chance) < 0.1
         assert result.chance == 0.25
 
+    def test_chance_is_the_share_of_the_commonest_label(self, random):
+        labels = np.repeat([0, 1, 2], [60, 30, 10])
+        result = probe(random.normal(size=(100, 2)), labels, folds=5)
+        assert result.chance == 0.6 and result.classes == 3
+        assert result.above_chance == pytest.approx((result.accuracy - 0.6) / 0.4)
+
     def test_is_the_protocol_written_out(self, random):
         """Nine tenths to learn from, scaled by what they say of themselves; labels in equal shares."""
         labels = np.arange(60) % 2
@@ -191,7 +197,7 @@ class TestCoders:
             coder = NamedCode(model, name)
             np.testing.assert_allclose(encode_pictures({"own": coder}, pictures)["own"], expected[name], atol=1e-6)
             np.testing.assert_allclose(coder.encode(pictures.float() / 255).detach(), expected[name], atol=1e-6)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="not callable"):
             encode_pictures({"own": NamedCode(model, "background")}, pictures)
 
     def test_pictures_of_another_size(self, model):

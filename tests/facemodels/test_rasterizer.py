@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from facemodels.rendering import interpolate, rasterize, render_geometry, vertex_normals
+from facemodels.rendering import close_holes, interpolate, rasterize, render_geometry, vertex_normals
 
 SQUARE = torch.tensor([[0, 2, 1], [1, 2, 3]])  # two triangles, corners: left top, right top, left bottom, right bottom
 
@@ -320,7 +320,16 @@ class TestRenderGeometry:
         normals, closed = self.render(face=with_hole, close=7)
         assert open_mask.sum() < whole.sum()
         assert_close(closed, whole)
+        assert_close(normals.norm(dim=1), whole[:, 0])
         assert (normals[0, 2, 30:34, 30:34] > 0.98).all()
+
+    def test_closing_reaches_the_middle_of_a_hole(self):
+        normals, mask = torch.zeros(1, 3, 15, 15), torch.ones(1, 1, 15, 15)
+        normals[:, 2] = 1
+        mask[:, :, 5:10, 5:10] = 0
+        filled, closed = close_holes(normals * mask, mask, 7)
+        assert_close(closed, torch.ones_like(mask))
+        assert_close(filled, normals)
 
     def test_closing_adds_nothing_outside(self):
         _, mask = self.render()

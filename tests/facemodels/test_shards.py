@@ -71,7 +71,7 @@ class TestWriteShards:
         assert calls == [] and os.listdir(tmp_path) == ["set"]
 
     def test_refuses_other_settings(self, tmp_path, morphable):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="is full"):
             write(tmp_path / "set", morphable, full_disk)
         with pytest.raises(InputError, match=r"set\.partial holds an unfinished set with seed 7 instead of 8"):
             write(tmp_path / "set", morphable, info={**INFO, "seed": 8})

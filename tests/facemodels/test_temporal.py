@@ -102,6 +102,13 @@ class TestSmooth:
         )
         assert_close(smooth(jumped, range(COUNT), ["a"] * COUNT, same_crops())[:30].shift, alone.shift)
 
+    @pytest.mark.parametrize(("gap", "goes_on"), [(5, True), (6, False)])
+    def test_more_than_five_frames_without_a_face_end_a_shot(self, gap, goes_on):
+        fit = moving_head(tremble=1.0)
+        found = smooth(fit, [*range(30), *range(30 + gap, 60 + gap)], ["a"] * COUNT, same_crops())
+        alone = smooth(fit[:30], range(30), ["a"] * 30, same_crops(30))
+        assert torch.allclose(found[:30].shift, alone.shift, atol=1e-6) != goes_on
+
     def test_crops_that_tremble(self):
         """Cameras move steadily in the photo; crops that jump about must not spoil that."""
         truth = moving_head()

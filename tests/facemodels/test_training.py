@@ -25,7 +25,7 @@ from facemodels.errors import InputError, RunError
 from facemodels.gauge import prediction, whitening
 from facemodels.networks import Context
 from facemodels.training import loop as loop_module
-from facemodels.training import train
+from facemodels.training import stopping, train
 from facemodels.training.checkpoint import best_checkpoint, checkpoints, load_progress, newest_run, resolve
 from facemodels.training.logs import read_metrics as lines
 from facemodels.training.loop import _fall, _Progress, _warmth, stream
@@ -79,6 +79,23 @@ def stop_at(monkeypatch, step, number=signal.SIGINT):
     monkeypatch.setattr(loop_module._Trainer, "_advance", advance)
 
 
+def test_an_echo_of_a_signal_is_no_second_request(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stopping.StopRequest() as stop:
+        assert not stop.wanted
+        signal.raise_signal(signal.SIGINT)
+        now += 1.0
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.wanted
+        now += 2.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
 def test_setting_up_is_interrupted_at_once(prepared, tmp_path, settings, monkeypatch):
     monkeypatch.setattr(loop_module, "_usable", lambda *_: signal.raise_signal(signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
@@ -126,6 +143,23 @@ def test_the_balance_sees_all_batches_of_a_step(prepared, tmp_path, settings):
     for name in ("k_t", "convergence", "real_error", "fake_error"):
         assert large[name] == pytest.approx(small[name], rel=1e-4), name
     assert large["k_t"] > 0
+    mine, theirs = (
+        load_file(checkpoints(tmp_path / run)[-1] / "adversary_optimizer.safetensors") for run in ("large", "small")
+    )
+    gradients = [name for name in mine if name.endswith("/exp_avg")]
+    assert gradients and any(mine[name].any() for name in gradients)
+    for name in gradients:
+        assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-7)
+
+
+def test_every_batch_has_draws_of_its_own(prepared, tmp_path, settings, monkeypatch):
+    seeds = []
+    forward = loop_module.TrainingStep.forward
+    monkeypatch.setattr(
+        loop_module.TrainingStep, "forward", lambda self, *args: seeds.append(args[1]) or forward(self, *args)
+    )
+    train(prepared, tmp_path, **shortened(settings, steps=2, accumulation=3))
+    assert len(set(seeds)) == len(seeds) == 6
 
 
 def test_expressions_are_lent_by_others_where_no_renders_lend_them(prepared, tmp_path, settings, monkeypatch, capsys):
@@ -550,6 +584,59 @@ def test_the_stream_of_faces_starts_anywhere():
     whole = stream(10, 3, 0, 35)
     assert_close(stream(10, 3, 7, 6), whole[7:13])
     assert sorted(whole[10:20].tolist()) == list(range(10)) and whole[:10].tolist() != whole[10:20].tolist()
+
+
+def test_the_gradient_is_clipped_and_enters_the_moments(prepared, tmp_path, settings):
+    train(prepared, tmp_path, **shortened(settings, steps=1, gradient_clip=1e-3, betas=(0.5, 0.8), log_every=1))
+    assert lines(tmp_path)[-1]["gradient"] > 1e-3
+    state = load_file(checkpoints(tmp_path)[-1] / "optimizer.safetensors")
+    first, second = (
+        torch.cat([value.flatten() for name, value in state.items() if name.endswith(f"/{moment}")]).double()
+        for moment in ("exp_avg", "exp_avg_sq")
+    )
+    assert first.norm().item() == pytest.approx(0.5 * 1e-3, rel=1e-3)
+    assert second.sum().item() == pytest.approx(0.2 * 1e-3**2, rel=2e-3)
+
+
+def test_weights_decay_by_the_rate_of_the_step(prepared, tmp_path, settings):
+    runs = {
+        "start": {"learning_rate": 0.0},
+        "plain": {"learning_rate": 0.1, "weight_decay": 0.0},
+        "decayed": {"learning_rate": 0.1, "weight_decay": 0.5},
+    }
+    for name, change in runs.items():
+        train(prepared, tmp_path / name, **shortened(settings, steps=1, warmup=0, **change))
+    start, plain, decayed = (weights(tmp_path / name) for name in runs)
+    learnt = [name for name in start if not torch.equal(start[name], plain[name])]
+    assert len(learnt) > 20
+    for name in learnt:
+        assert_close(decayed[name], plain[name] - 0.1 * 0.5 * start[name], rtol=1e-4, atol=1e-5)
+
+
+def test_expressions_are_lent_by_the_faces_that_the_renders_name(prepared, tmp_path, settings, monkeypatch):
+    """In the sets of these tests everyone lends to their neighbour."""
+    images, checked = prepared.faces("train").image, []
+    forward = loop_module.TrainingStep.forward
+
+    def watched(self, faces, seed, done, first, lenders):
+        rows = [next(row for row, one in enumerate(images) if torch.equal(one, image)) for image in faces.image]
+        assert torch.equal(lenders, images[[row ^ 1 for row in rows]])
+        checked.extend(rows)
+        return forward(self, faces, seed, done, first, lenders)
+
+    monkeypatch.setattr(loop_module.TrainingStep, "forward", watched)
+    train(prepared, tmp_path, **shortened(settings, steps=4))
+    assert sorted(checked) == list(range(16))
+
+
+def test_both_rates_fall_and_one_warms_up(prepared, tmp_path, settings, monkeypatch):
+    rates = []
+    monkeypatch.setattr(loop_module, "_set_rate", lambda optimizer, rate: rates.append(rate))
+    change = {"steps": 4, "warmup": 3, "adversarial_start": 0.0, "learning_rate": 0.01, "discriminator_rate": 0.02}
+    train(prepared, tmp_path, **shortened(settings, **change, final_rate=0.1))
+    fall = [0.1 + 0.9 * (0.5 + 0.5 * math.cos(math.pi * step / 4)) for step in range(4)]
+    assert rates[::2] == pytest.approx([0.01 * f * min(1, (step + 1) / 3) for step, f in enumerate(fall)])
+    assert rates[1::2] == pytest.approx([0.02 * f for f in fall])
 
 
 def test_learning_rate_warms_up_and_falls():

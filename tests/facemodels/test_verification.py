@@ -170,7 +170,8 @@ class TestDlib:
         x = torch.rand(1, 2, 7, 7)
         out = block(x)
         assert out.shape == (1, 4, 3, 3)
-        assert_close(out[:, :2], torch.nn.functional.avg_pool2d(x, 2)) and (out[:, 2:] == 0).all()
+        assert_close(out[:, :2], torch.nn.functional.avg_pool2d(x, 2))
+        assert (out[:, 2:] == 0).all()
 
     def test_other_networks_are_refused(self, tmp_path):
         self.write(tmp_path, lambda name, shape: (256, 64) if name == "fc" else shape)

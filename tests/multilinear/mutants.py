@@ -63,6 +63,7 @@ MUTANTS = {
         ("type(tensor) in (Tensor, Parameter)", "True"),
     ],
     "autograd/_memory.py": [
+        (">= LARGE", "> LARGE"),
         ("count=elements)", "count=elements).clone()"),
         ('and like.device.type == "cpu"', ""),
     ],
@@ -149,6 +150,9 @@ MUTANTS = {
     ],
     "nn.py": [
         ("return result if self.bias is None else result + self.bias", "return result if self.bias is None else result - self.bias"),
+        ("_unit_variance(factor.shape[0]) if mode", "_unit_variance(factor.shape[1]) if mode"),
+        ("a=-1 / math.sqrt(fan_in), b=1 / math.sqrt(fan_in)", "a=-1.2 / math.sqrt(fan_in), b=1.2 / math.sqrt(fan_in)"),
+        ("yield self.bias, partial(init.uniform_, a=-bound, b=bound)", "yield self.bias, partial(init.uniform_, a=-2 * bound, b=2 * bound)"),
         ("result = components @ output.mT", "result = 2 * components @ output.mT"),
         ("return result @ factors[0].mT if 0 in factors else result", "return -result @ factors[0].mT if 0 in factors else result"),
     ],
@@ -199,6 +203,7 @@ MUTANTS = {
         ('core if truncation == "sequential" else tensor', "tensor"),
         ("core = mode_dot(core, vectors.mT, mode)", "core = mode_dot(core, vectors.mT, mode) * 1.01"),
         ("tolerance**2 * norm / len(ranks)", "tolerance**2 * norm"),
+        ("left_out > allowed", "left_out >= allowed"),
     ],
     "decomposition/_tucker_error.py": [
         ("if loss > CANCELLED", "if True or loss > CANCELLED"),

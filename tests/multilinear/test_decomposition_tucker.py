@@ -96,6 +96,12 @@ class TestHosvd:
         assert model.error <= tolerance + 1e-14
         assert tolerance < 1e-3 or all(r <= s for r, s in zip(model.core.shape, (2, 3, 2), strict=True))
 
+    def test_no_tolerance_leaves_out_what_is_exactly_nought(self):
+        tensor = torch.zeros(4, 5, 6, dtype=torch.float64)
+        tensor[0, 0, 0], tensor[1, 1, 1] = 3.0, 2.0
+        model = hosvd(tensor, tolerance=0.0)
+        assert model.core.shape == (2, 2, 2) and model.error < 1e-15
+
     def test_a_mode_may_stay_as_it_is(self):
         (tensor,) = random_tensors([(4, 5, 6)])
         model = hosvd(tensor, (2, None, 3))

@@ -141,6 +141,7 @@ class TestUse:
 class TestMemory:
     def test_large_memory_is_a_plain_tensor(self):
         like = torch.zeros(1, dtype=torch.float64)
+        assert _memory.is_large((1 << 10, 1 << 11), like) and not _memory.is_large(((1 << 21) - 1,), like)
         x = _memory.empty((1 << 10, 1 << 11), like)
         assert x.shape == (1 << 10, 1 << 11) and x.dtype == torch.float64 and x.is_contiguous()
         x.fill_(2.0)

@@ -79,6 +79,7 @@ class TestFunctions:
         core = tl.tenalg.load_backend("core")
         x, a, b, c, w = (tl.tensor(t.numpy()) for t in random_tensors([(2, 3, 4), (2, 5), (3, 5), (4, 5), (5,)]))
         assert_close(interop.khatri_rao([a, b, c], w, skip_matrix=1), core.khatri_rao([a, b, c], w, skip_matrix=1))
+        assert_close(interop.khatri_rao([a, b], w, skip_matrix=0), core.khatri_rao([a, b], w, skip_matrix=0))  # without
         mask = tl.tensor(np.arange(6.0))
         assert_close(interop.khatri_rao([a, b], mask=mask), core.khatri_rao([a, b], mask=mask))
         assert_close(interop.kronecker([a, b, c], 0, reverse=True), core.kronecker([a, b, c], 0, reverse=True))
@@ -98,6 +99,15 @@ class TestFunctions:
             interop.multi_mode_dot(x, [a, v], [0, 0]), tl.tenalg.load_backend("core").multi_mode_dot(x, [a, v], [0, 0])
         )
 
+    def test_vectors_drop_their_modes(self, backend):
+        core = tl.tenalg.load_backend("core")
+        x, u, b, v, c = (tl.tensor(t.numpy()) for t in random_tensors([(2, 3, 4), (2,), (5, 3), (5,), (6, 4)]))
+        for operands, modes in (([u, b, v], [0, 1, 1]), ([b, c, v, u], [1, 2, 1, 0])):  # the order of modes counts
+            for skip in (None, len(operands) - 1):
+                expected = core.multi_mode_dot(x, operands, modes, skip=skip)
+                assert_close(interop.multi_mode_dot(x, operands, modes, skip=skip), expected)
+        assert_close(interop.multi_mode_dot(x, [c, u], [2, 0], skip=0), core.mode_dot(x, c, 2))
+
     def test_vectors_warn_as_in_tensorly(self, backend):
         with pytest.warns(UserWarning, match="vectors are taken as matrices with one column"):
             assert interop.khatri_rao([tl.tensor([1.0, 2.0]), tl.tensor([3.0, 4.0])]).shape == (4, 1)
@@ -106,6 +116,16 @@ class TestFunctions:
         x, a, b = random_tensors([(2, 3), (2, 2), (3, 2)], dtype=torch.complex128)
         with tl.backend_context("pytorch"):
             assert_close(interop.unfolding_dot_khatri_rao(x, (None, [a, b]), 0), x @ b.conj())
+
+    def test_complex_weights_and_matrices_are_conjugated_as_in_tensorly(self):
+        x, a, b, c, w = random_tensors([(2, 3, 4), (2, 5), (3, 5), (4, 5), (5,)], dtype=torch.complex128)
+        with tl.backend_context("pytorch"):
+            core = tl.tenalg.load_backend("core")
+            expected = core.unfolding_dot_khatri_rao(x, (w, [a, b, c]), 1)
+            assert_close(interop.unfolding_dot_khatri_rao(x, (w, [a, b, c]), 1), expected)
+            assert_close(interop.mode_dot(x, b, 1, transpose=True), core.mode_dot(x, b, 1, transpose=True))
+            ours = interop.multi_mode_dot(x, [a, b, c], transpose=True)
+            assert_close(ours, core.multi_mode_dot(x, [a, b, c], transpose=True))
 
     def test_order_2_applies_the_weights(self, backend):  # TensorLy's core drops them
         x, a, b, w = (tl.tensor(t.numpy()) for t in random_tensors([(2, 3), (2, 4), (3, 4), (4,)]))

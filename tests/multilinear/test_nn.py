@@ -79,10 +79,17 @@ class TestMultilinear:
     @pytest.mark.parametrize("core", ["full", CPCore(64), TuckerCore((40, 8, 10)), TuckerCore((400, 8, 10))], ids=str)
     def test_initial_output_has_variance_one_third(self, core):
         torch.manual_seed(0)
-        layer = Multilinear((12, 20), 400, core=core)
         with torch.no_grad():
-            variance = torch.stack([layer(torch.randn(500, 12), torch.randn(500, 20)).var()]).item()
-        assert 0.2 < variance < 0.5
+            outputs = [
+                Multilinear((12, 20), 400, core=core)(torch.randn(100, 12), torch.randn(100, 20)) for _ in range(40)
+            ]
+        assert torch.stack(outputs).square().mean().item() == pytest.approx(1 / 3, abs=0.05)
+
+    @pytest.mark.parametrize("core", ["full", CPCore(64), TuckerCore((40, 8, 10))], ids=str)
+    def test_initial_bias_fills_the_full_cores_bounds(self, core):
+        torch.manual_seed(0)
+        bias, bound = Multilinear((12, 20), 400, bias=True, core=core).bias, 240**-0.5
+        assert -bound <= bias.min() < -0.95 * bound and 0.95 * bound < bias.max() <= bound
 
     def test_repr(self):
         assert repr(Multilinear((2, 3), 4)) == "Multilinear(in_features=(2, 3), out_features=4, bias=False)"

@@ -10,6 +10,7 @@ from hypothesis import find, given
 
 import multilinear as ml
 from multilinear import appendix
+from multilinear.autograd import mode_dot as _mode_dot
 from multilinear.testing import (
     assert_gradients,
     assert_multilinear,
@@ -19,6 +20,7 @@ from multilinear.testing import (
     verify,
 )
 from multilinear.testing.__main__ import main
+from multilinear.testing.derivatives import largest_error
 
 
 def outer(a, b):
@@ -154,6 +156,30 @@ class TestStrategies:
         assert a.shape == b.shape == (1, 1) and abs(a.item()) == 1 and b.item() == 0
 
 
+class TestLargestError:
+    def test_is_relative_to_the_largest_expected_number_or_to_one(self):
+        expected = (torch.tensor([0.0, 0.5]), [torch.tensor([[-8.0, 1.0]])])
+        assert largest_error(expected, expected) == 0
+        assert largest_error((torch.tensor([0.25, 0.5]), expected[1]), expected) == 0.25
+        assert largest_error((expected[0], [torch.tensor([[-8.0, 2.0]])]), expected) == 1 / 8
+        assert largest_error(torch.zeros(0), torch.zeros(0)) == 0
+
+    @pytest.mark.parametrize(
+        "actual",
+        [
+            torch.zeros(3),
+            torch.zeros(2, dtype=torch.float64),
+            torch.tensor([0.0, torch.nan]),
+            torch.tensor([0.0, torch.inf]),
+            (torch.zeros(2), torch.zeros(2)),
+            (),
+        ],
+        ids=["shape", "dtype", "nan", "inf", "one more", "none"],
+    )
+    def test_is_infinite_for_what_cannot_be_compared(self, actual):
+        assert largest_error(actual, torch.zeros(2)) == float("inf")
+
+
 class TestVerify:
     def test_command_prints_the_table(self, capsys):
         assert main(["mode_dot", "--dtype", "float64"]) == 0
@@ -179,6 +205,14 @@ class TestVerify:
         )
         assert main(["mode_dot", "--dtype", "float64"]) == 1
         assert "FAILED mode_dot value torch.float64 cpu" in capsys.readouterr().out
+
+    def test_a_slightly_wrong_operator_fails(self, capsys, monkeypatch):
+        """In float64 an error is rounding or a mistake."""
+        original = _mode_dot.mode_dot
+        monkeypatch.setattr(_mode_dot, "mode_dot", lambda x, a, mode: (1 + 1e-8) * original(x, a, mode))
+        assert main(["mode_dot", "--dtype", "float64"]) == 1
+        failed = {line.split()[2] for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")}
+        assert {"value", "gradient", "hessian_vector", "jvp", "vmap"} <= failed
 
     def test_unknown_operator(self, capsys):
         with pytest.raises(ValueError, match="no operator is called x; there are khatri_rao"):
