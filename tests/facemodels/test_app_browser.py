@@ -211,7 +211,7 @@ def test_other_faces_and_bad_photos(page, tmp_path):
     page.locator("#photo-a input[type=file]").set_input_files(tmp_path / "notes.jpg")
     page.locator("#note-a .bad").wait_for()
     assert page.locator("#note-a").inner_text().startswith("Notes.jpg is no image or is damaged")
-    page.locator("#edited img").wait_for(state="detached")
+    page.wait_for_function("() => !document.querySelector('#edited img')")
     page.locator("#examples-a button").nth(2).click()
     page.locator("#note-a .bad").wait_for(state="detached")
     page.locator("#edited img").last.wait_for()
