@@ -51,6 +51,7 @@ def serve(
         _environment(
             GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, no_proxy=_without_proxy(host, "localhost")
         ),
+        contextlib.ExitStack() as ending,
     ):
         import gradio as gr
 
@@ -62,31 +63,29 @@ def serve(
         studio = Studio(model, detector, name_expressions(model), refined)
         page = build_page(studio, examples(), Path(folder))
         theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+        ending.callback(page.close, verbose=False)
         try:
-            try:
-                _, address, _ = page.launch(
-                    server_name=host,
-                    server_port=port,
-                    inbrowser=open_browser,
-                    share=False,
-                    quiet=True,
-                    prevent_thread_lock=True,
-                    ssr_mode=False,
-                    enable_monitoring=False,
-                    mcp_server=False,
-                    footer_links=[],
-                    max_file_size=_LARGEST_UPLOAD,
-                    theme=theme,
-                    css=CSS,
-                    head=SCRIPT,
-                )
-            except OSError as error:
-                raise InputError(
-                    f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port"
-                ) from error
-            yield address
-        finally:
-            page.close(verbose=False)
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                inbrowser=open_browser,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                enable_monitoring=False,
+                mcp_server=False,
+                footer_links=[],
+                max_file_size=_LARGEST_UPLOAD,
+                theme=theme,
+                css=CSS,
+                head=SCRIPT,
+            )
+        except OSError as error:
+            raise InputError(
+                f"the page cannot be served at {host}:{port or 7860} ({error}); try another --port"
+            ) from error
+        yield address
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ CPU, and below `SMALL_ON_CUDA` on a GPU, which computes a hundred times as much 
 
 Graphs of torch.compile and torch.export hold the formula whatever the size, unless `use` asks for the operators:
 Inductor fuses it with what surrounds it. With operators in the graph, forward and backward on a CPU took some 1.5
-times as long for MTTKRPs, 1.4 for Khatri-Rao products, as long for the multilinear loss, and 0.9 for mode products.
+times as long for MTTKRPs, 1.4 for Khatri-Rao products, as long for the multilinear loss, and 0.9 for mode products (by
+hand, on a busy machine: no more than a hint).
 
 A kernel runs at the sizes at which it was measured to be the fastest, and where nothing was measured, not at all
 (`KERNELS`). `use("triton")` asks for it whatever the size.
@@ -123,9 +124,14 @@ def takes_formula(operator: str, elements: int, tensors: Sequence[Tensor]) -> bo
     return _backend == "autodiff"
 
 
+def are_plain(tensors: Sequence[Tensor]) -> bool:
+    """Whether none of the tensors is of a subclass, such as a DTensor."""
+    return all(type(tensor) in (Tensor, Parameter) for tensor in tensors)
+
+
 def is_distributed(tensors: Sequence[Tensor]) -> bool:
     """Whether one of the tensors is a DTensor. Does not import what defines them: without it there are none."""
-    if all(type(tensor) in (Tensor, Parameter) for tensor in tensors) or torch.compiler.is_compiling():
+    if are_plain(tensors) or torch.compiler.is_compiling():
         return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
@@ -158,4 +164,4 @@ def is_eager(*tensors: Tensor) -> bool:
     """Whether Python may look at the values: plain tensors, no transform of torch.func, no dual numbers, no tracing."""
     if forward_mode_active() or functorch_active() or torch.compiler.is_compiling():
         return False
-    return all(type(tensor) in (Tensor, Parameter) and tensor.device.type in ("cpu", "cuda") for tensor in tensors)
+    return are_plain(tensors) and all(tensor.device.type in ("cpu", "cuda") for tensor in tensors)

@@ -32,9 +32,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from multilinear.autograd._dispatch import check_backend, is_distributed, takes_formula
+from multilinear.autograd._dispatch import are_plain, check_backend, is_distributed, takes_formula
 from multilinear.autograd._transforms import forward_mode_active, functorch_active
 
 _LIBRARY = torch.library.Library("multilinear", "DEF")
@@ -251,7 +250,7 @@ def from_bits(bits: int, count: int) -> list[bool]:
 
 def _traces_subclasses(tensors: Sequence[Tensor]) -> bool:
     """Whether Dynamo traces tensors such as DTensors, to whose rules (`_prepare`) an operator cannot be added then."""
-    return torch.compiler.is_dynamo_compiling() and any(type(tensor) not in (Tensor, Parameter) for tensor in tensors)
+    return torch.compiler.is_dynamo_compiling() and not are_plain(tensors)
 
 
 def _lift(in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
